@@ -1,0 +1,79 @@
+"""The numbers that the eye can't give: agreement with labels, and what a drawn stroke looks like.
+
+Labels come in here and go out as numbers; nothing in this file touches a network that is being trained.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def contingency(categories: Tensor, labels: Tensor, k: int = 10) -> np.ndarray:
+    """How often category i met label j: (k, k) int64 from two (n,) int64 tensors of values in 0 … k-1."""
+    return torch.bincount(categories.cpu() * k + labels.cpu(), minlength=k * k).reshape(k, k).numpy()
+
+
+def one_to_one(table: np.ndarray) -> np.ndarray:
+    """The label of each category (k,) under the permutation that agrees most with a contingency table."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(table, maximize=True)[1]
+
+
+def majority(table: np.ndarray) -> np.ndarray:
+    """The most frequent label of each category (k,); several categories may share one."""
+    return table.argmax(axis=1)
+
+
+def accuracy(table: np.ndarray, label_of_category: np.ndarray) -> float:
+    """The share of images, in [0, 1], whose category stands for their label."""
+    return float(table[np.arange(len(table)), label_of_category].sum() / table.sum())
+
+
+def normalised_mutual_information(table: np.ndarray) -> float:
+    """I(category; label) over the mean of their entropies: 0 where they are independent, 1 where they determine
+    each other whatever the names. 0 as well where one of them is constant."""
+    joint = table / table.sum()
+    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
+    seen = joint > 0
+    shared = (joint[seen] * np.log(joint[seen] / np.outer(rows, columns)[seen])).sum()
+    entropies = sum(-(p[p > 0] * np.log(p[p > 0])).sum() for p in (rows, columns))
+    return float(2 * shared / entropies) if entropies > 0 else 0.0
+
+
+def slant(images: Tensor) -> Tensor:
+    """The shear (n,) of images (n, 1, 28, 28) in [0, 1], in pixels to the right per pixel up, from second moments.
+
+    It is the shear that would make the ink's horizontal and vertical position uncorrelated if undone.
+    """
+    axis = torch.arange(images.shape[-1], dtype=torch.float32, device=images.device)
+    ink = images.squeeze(1)
+    mass = ink.sum(dim=(1, 2)).clamp_min(1e-6)
+    x = axis - (ink.sum(dim=1) @ axis / mass)[:, None]  # (n, 28), from the centre of mass
+    y = axis - (ink.sum(dim=2) @ axis / mass)[:, None]
+    covariance = (ink * y[:, :, None] * x[:, None, :]).sum(dim=(1, 2))
+    variance = (ink * y[:, :, None].square()).sum(dim=(1, 2))
+    return -covariance / variance.clamp_min(1e-6)  # image rows count downwards
+
+
+def thickness(images: Tensor) -> Tensor:
+    """The mean stroke width (n,) in pixels of images (n, 1, 28, 28) in [0, 1]: twice the area over the outline.
+
+    A stroke of length l and width w has area l w and an outline of about 2 l, so that a large digit has more ink but
+    no thicker stroke. The outline is the total variation of the image, which needs no threshold: a pale stroke has
+    as much less outline as it has area.
+    """
+    ink = torch.nn.functional.pad(images.squeeze(1), (1, 1, 1, 1))
+    down = ink[:, 1:, :-1] - ink[:, :-1, :-1]
+    right = ink[:, :-1, 1:] - ink[:, :-1, :-1]
+    outline = torch.hypot(down, right).sum(dim=(1, 2))
+    return 2 * ink.sum(dim=(1, 2)) / outline.clamp_min(1e-6)
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation of two (n,) tensors, in [-1, 1]; 0 where one of them is constant."""
+    from scipy.stats import spearmanr
+
+    if a.numel() < 2 or (a == a[0]).all() or (b == b[0]).all():
+        return 0.0
+    return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)

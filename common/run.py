@@ -1,0 +1,516 @@
+"""Everything around a training loop: command line, device, precision, run folder, log line, checkpoints.
+
+A script uses it in this order: `launch` parses the command line and turns errors into an exit status,
+`choose_device` and `choose_precision` decide once, `Run` is the folder, the place reached in training and the rows
+measured so far. Stopping is safe at every update: what a run needs to go on to the same bytes is in checkpoint.pt.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pickle
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from common import BadInput, RunFailed, Stopped
+from common.data import DATASETS, Dataset, epoch_order
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+TIME_COLUMNS = ("seconds", "images_per_second")
+
+# A resumed run may differ from the stored one in these fields and in no other.
+FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", "resume")
+# What `--smoke` means for the fields that every script has; a flag given beside it still counts.
+SMOKE_FIELDS = {"epochs": 2, "batch_size": 64, "dataset": "drawn", "smoke": True}
+
+C = TypeVar("C")
+
+
+# The command line ----------------------------------------------------------------------------------------------
+
+
+def launch(main: Callable[[C], dict], config_class: type[C]) -> None:
+    """Run a script from the shell: parse its flags, call `main`, exit with 0, 1 (failed), 2 (bad input) or 130."""
+    script = Path(sys.argv[0]).name
+    signal.signal(signal.SIGTERM, _ask_to_stop)
+    signal.signal(signal.SIGINT, _ask_to_stop)
+    try:
+        main(parse(config_class, sys.argv[1:]))
+    except BadInput as error:
+        _leave(2, f"{script}: {error}")
+    except RunFailed as error:
+        _leave(1, f"{script}: {error}")
+    except Stopped as stopped:
+        _leave(130, f"{script}: {stopped}")
+    except KeyboardInterrupt:
+        _leave(130, f"{script}: stopped")
+    except OSError as error:
+        _leave(1, f"{script}: {error.filename or 'the run'}: {error.strerror or error}")
+
+
+def parse(config_class: type[C], arguments: list[str]) -> C:
+    """Turn flags into a Config. `--smoke` and `--resume` first change what a flag that is not given stands for.
+
+    Raises BadInput with one line for an unknown flag or a value of the wrong type; `--help` exits with 0.
+    """
+    import tyro
+
+    def read(default: C | None) -> C:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return tyro.cli(config_class, args=arguments, default=default)
+        except SystemExit as leaving:
+            if leaving.code == 0:
+                raise
+            raise BadInput(_one_line(said.getvalue())) from None
+
+    config = read(None)
+    if config.resume is not None:
+        stored = read_config(config.resume, config_class)
+        return read(dataclasses.replace(stored, resume=config.resume))
+    if config.smoke:
+        return read(config_class(**SMOKE_FIELDS))
+    return config
+
+
+def _one_line(boxed: str) -> str:
+    """The message of tyro's drawn box as one line, without the box and the pointer to the help text."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
+    lines = [line for line in lines[1:] if line]
+    text = " ".join(lines).split(" For full helptext")[0].split(" Argument helptext")[0]
+    return re.sub(r"(Perhaps you meant: \S+).*", r"\1", text) + " (--help lists all)"
+
+
+def check_fields(config: Any, at_least: dict[str, float], at_most: dict[str, float] | None = None) -> None:
+    """Raise BadInput for the first field that is not finite or outside its range, or unknown as a shared choice."""
+    for name, low in {"epochs": 1, "batch_size": 2, "seed": 0, **at_least}.items():
+        value = getattr(config, name)
+        high = {"seed": 2**32 - 1, "epochs": 100_000, **(at_most or {})}.get(name, math.inf)
+        if not (math.isfinite(value) and low <= value <= high):
+            limit = f"at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+            raise BadInput(f"{_flag(name)} must be {limit}, not {value}")
+    for name, choices in (("dataset", DATASETS), ("device", DEVICES), ("precision", PRECISIONS)):
+        if getattr(config, name) not in choices:
+            raise BadInput(f"{_flag(name)} must be one of {', '.join(choices)}, not {getattr(config, name)}")
+
+
+def check_batch_size(config: Any, images: int) -> None:
+    """Raise BadInput for a batch that is larger than the training set, or that leaves a single image over."""
+    if config.batch_size > images:
+        raise BadInput(f"--batch-size {config.batch_size} is larger than the training set of {images} images")
+    if images % config.batch_size == 1:
+        raise BadInput(f"--batch-size {config.batch_size} leaves a last batch of one image, which BatchNorm can't use")
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+# Device and precision ------------------------------------------------------------------------------------------
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda where there is one, then mps, else cpu. Raises BadInput for a device this machine lacks."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[name]:
+        raise BadInput(f"--device {name}: PyTorch finds no such device on this machine")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32: emulated bfloat16 is slower."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        native = _cpu_multiplies_bfloat16()
+    else:
+        native = False
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu._is_avx512_bf16_supported()
+    able = torch.cpu.get_capabilities()
+    return any(able.get(feature) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which networks run: bfloat16 for products and convolutions, float32 for the rest."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within: gradients flow through `network` but not into it, and its BatchNorm statistics stay as they are."""
+    norms = [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
+    network.requires_grad_(False)
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextlib.contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Within: no gradients and eval mode, so that looking moves no BatchNorm statistics. Restores the mode after."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+# Files ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; it takes the real name when it is complete, or vanishes."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON object. Raises ValueError for a number that JSON cannot hold (nan, infinity)."""
+    with whole_file(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object. Raises BadInput, naming the file, where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds no JSON object")
+    return content
+
+
+def read_config(folder: str | Path, config_class: type[C]) -> C:
+    """The Config of a run folder. Raises BadInput for a folder that is none, or is another script's."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: there is no such run folder")
+    stored = read_json(folder / "config.json")
+    script = Path(sys.modules[config_class.__module__].__file__ or "").stem
+    if stored.get("script") != script:
+        raise BadInput(f"{folder / 'config.json'}: is a run of {stored.get('script')}, not of {script}")
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    gone = sorted(set(stored) - set(fields) - set(_provenance(script)))
+    missing = sorted(set(fields) - set(stored) - {"resume"})
+    if gone or missing:
+        raise BadInput(f"{folder / 'config.json'}: fields do not match: unknown {gone}, missing {missing}")
+    values = {}
+    for name in set(fields) & set(stored) - {"resume"}:
+        default, value = fields[name].default, stored[name]
+        if isinstance(default, Path) and isinstance(value, str):
+            value = Path(value)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default) and not isinstance(value, type(default)):
+            raise BadInput(f"{folder / 'config.json'}: {name} is {value!r}, not of type {type(default).__name__}")
+        values[name] = value
+    return config_class(**values)
+
+
+def load_checkpoint(folder: Path) -> dict:
+    """The content of checkpoint.pt, on the CPU. Only data is read: a file that would run code is refused."""
+    path = Path(folder) / "checkpoint.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path}: is no checkpoint: {str(error).splitlines()[0]}") from None
+
+
+def load_weights(folder: Path, checkpoint: dict, **networks: nn.Module) -> None:
+    """Fill networks from a checkpoint's entries of the same names. Raises BadInput where names or shapes differ."""
+    for name, network in networks.items():
+        try:
+            network.load_state_dict(checkpoint[name])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"{Path(folder) / 'checkpoint.pt'}: {name} does not fit config.json: {reason}") from None
+
+
+def _provenance(script: str) -> dict[str, Any]:
+    """Where a run comes from: script, command line, commit, versions, start time."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
+    return {
+        "script": script,
+        "command": shlex.join(sys.argv),
+        "git_commit": git.stdout.strip() or None,
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+# The run -------------------------------------------------------------------------------------------------------
+
+_stop_asked = False
+
+
+def _ask_to_stop(signum: int, frame: object) -> None:
+    """First Ctrl-C or SIGTERM: finish the update, save, leave. A second one, or one outside training: at once."""
+    global _stop_asked
+    if _stop_asked or not Run.in_training:
+        raise KeyboardInterrupt
+    _stop_asked = True
+
+
+def _leave(status: int, message: str) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(status)
+
+
+class Run:
+    """One run folder: the place reached in training, the rows of metrics.csv, and the files that are not pictures.
+
+    `epoch` counts the epochs that are complete, `step` the updates done in the one under way.
+    """
+
+    in_training = False
+
+    def __init__(self, config: Any, script: str, dataset: Dataset, device: torch.device, precision: str):
+        """Make the next free folder `out/script/run-NNN`, or take up the one that `config.resume` names.
+
+        Raises BadInput where the folder can't be made or the run to go on with had other fields than `config`.
+        """
+        self.title = f"{script} on {dataset.title}"
+        self.epochs, self.epoch, self.step = config.epochs, 0, 0
+        self.rows: list[dict[str, float]] = []
+        self._seed, self._batch_size = config.seed, config.batch_size
+        self._n = len(dataset.train_images)
+        self._device = device
+        self._parts: dict[str, Any] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
+        self._checkpoint: dict | None = None
+
+        # What was decided is stored instead of `auto`: a resumed run must not decide anew.
+        decided = {"dataset": dataset.name, "device": device.type, "precision": precision}
+        stored = {**dataclasses.asdict(config), **decided, **_provenance(script)}
+        if config.resume is None:
+            self.folder = _next_folder(Path(config.out) / script)
+        else:
+            self.folder = Path(config.resume)
+            before = read_config(self.folder, type(config))
+            for field in dataclasses.fields(config):
+                old, new = getattr(before, field.name), stored[field.name]
+                if field.name not in FREE_ON_RESUME and old != new:
+                    raise BadInput(f"--resume {self.folder}: {_flag(field.name)} was {old} there, not {new}")
+            self._checkpoint = load_checkpoint(self.folder)
+            self.epoch, self.step = _position(self.folder, self._checkpoint)
+            if self.epoch + (self.step > 0) > self.epochs:
+                raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
+            self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
+        stored.pop("resume")
+        self._config_json = stored
+        self._bar = None
+        print(f"{self.title}: {device.type}, {precision}, seed {config.seed}, epochs {self.epoch} to {self.epochs}")
+        print(f"folder {self.folder}", flush=True)
+
+    def keep(self, **parts: Any) -> None:
+        """Name what a checkpoint holds (networks, optimisers, random generators, tensors); restore it when resuming."""
+        self._parts = parts
+        if self._checkpoint is not None:
+            networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+            load_weights(self.folder, self._checkpoint, **networks)
+            try:
+                for name in set(parts) - set(networks):
+                    _restore(parts[name], self._checkpoint[name])
+                torch.set_rng_state(self._checkpoint["torch_random_state"])
+                self._sums = {name: value.to(self._device) for name, value in self._checkpoint["sums"].items()}
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise BadInput(f"{self.folder / 'checkpoint.pt'}: does not fit config.json: {error}") from None
+            self._checkpoint = None
+        write_json(self.folder / "config.json", self._config_json)
+
+    def remaining_epochs(self) -> Iterator[int]:
+        """The numbers of the epochs still to do, the one under way first."""
+        from tqdm import tqdm
+
+        updates = math.ceil(self._n / self._batch_size)
+        done = self.epoch * updates + self.step
+        interactive = sys.stderr.isatty()
+        self._bar = tqdm(total=self.epochs * updates, initial=done, unit="updates", disable=not interactive)
+        Run.in_training = True
+        self._since = time.perf_counter()
+        try:
+            while self.epoch < self.epochs:
+                yield self.epoch + 1
+        finally:
+            Run.in_training = False
+            self._bar.close()
+
+    def batches(self) -> Iterator[Tensor]:
+        """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
+        order = epoch_order(self._n, self._seed, self.epoch + 1).to(self._device)
+        start = time.perf_counter()
+        for batch in order.split(self._batch_size)[self.step :]:
+            yield batch
+            self.step += 1
+            self._images += len(batch)
+            self._bar.update()
+            if _stop_asked:
+                self.save()
+                script = self._config_json["script"]
+                raise Stopped(
+                    f"stopped in epoch {self.epoch + 1}; go on with: python {script}.py --resume {self.folder}"
+                )
+        self._seconds = time.perf_counter() - start
+
+    def add(self, **quantities: Tensor) -> None:
+        """Add one update's scalars to the running sums. They stay on the device until the epoch ends."""
+        for name, value in quantities.items():
+            before = self._sums.get(name, 0.0)
+            self._sums[name] = before + value.detach().float()
+
+    def means(self) -> dict[str, float]:
+        """The means of what was added in this epoch. Raises RunFailed, naming the quantity that is not finite."""
+        names = list(self._sums)
+        values = torch.stack([self._sums[name] for name in names]).div(self.step).tolist()
+        for name, value in zip(names, values, strict=True):
+            if not math.isfinite(value):
+                raise RunFailed(
+                    f"epoch {self.epoch + 1}: {name} is {value}; checkpoint.pt in {self.folder} is that of epoch "
+                    f"{self.epoch}. A lower learning rate often helps."
+                )
+        return dict(zip(names, values, strict=True))
+
+    def finish_epoch(self, measured: dict[str, float]) -> None:
+        """Write the epoch's row to metrics.csv and to the console, then the checkpoint."""
+        now = time.perf_counter()
+        row = {"epoch": self.epoch + 1, "seconds": now - self._since, "images_per_second": self._images / self._seconds}
+        self.rows.append({**row, **measured})
+        self._since, self._images = now, 0
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
+        with (
+            whole_file(self.folder / "metrics.csv") as scratch,
+            scratch.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self.save()
+        line = f"epoch {self.epoch:{len(str(self.epochs))}d}/{self.epochs}  {row['seconds']:6.1f} s"
+        line += f"  {row['images_per_second']:6.0f} images/s"
+        self._bar.write(line + "".join(f"  {name} {value:6.3f}" for name, value in measured.items()), file=sys.stdout)
+        sys.stdout.flush()
+
+    def save(self) -> None:
+        """Write checkpoint.pt. Raises RunFailed for weights that are not finite, keeping the last good one."""
+        content = {"epoch": self.epoch, "step": self.step, "sums": self._sums}
+        content["torch_random_state"] = torch.get_rng_state()
+        for name, part in self._parts.items():
+            content[name] = _state(part)
+            if isinstance(part, nn.Module):
+                for key, value in part.state_dict().items():
+                    if not torch.isfinite(value).all():
+                        raise RunFailed(
+                            f"epoch {self.epoch}: {name}.{key} is not finite; checkpoint.pt is the last good one"
+                        )
+        # Through an open file, because torch.save writes a path's name into the archive.
+        with whole_file(self.folder / "checkpoint.pt") as scratch, scratch.open("wb") as file:
+            torch.save(content, file)
+
+    def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        """Write report.json, print the scorecard and the folder, and return the numbers."""
+        write_json(self.folder / "report.json", numbers)
+        print(f"\n{self.title}, after {self.epoch} epochs")
+        for name, value in numbers.items():
+            print(f"  {name:<36} {f'{value:.4f}' if isinstance(value, float) else value}")
+        print(f"  folder: {self.folder}", flush=True)
+        return numbers
+
+
+def _state(part: Any) -> Any:
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    return part if isinstance(part, Tensor) else part.state_dict()
+
+
+def _restore(part: Any, state: Any) -> None:
+    if isinstance(part, torch.Generator):
+        part.set_state(state)
+    elif isinstance(part, Tensor):
+        part.copy_(state)
+    else:
+        part.load_state_dict(state)
+
+
+def _next_folder(parent: Path) -> Path:
+    """Make `parent/run-NNN` with the next free number; making it is what claims it, so two runs never share one."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            taken = [int(m[1]) for path in parent.iterdir() if (m := re.fullmatch(r"run-(\d+)", path.name))]
+            folder = parent / f"run-{max(taken, default=0) + 1:03d}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise BadInput(f"--out: {error.filename}: {error.strerror}") from None
+
+
+def _position(folder: Path, checkpoint: dict) -> tuple[int, int]:
+    try:
+        epoch, step = checkpoint["epoch"], checkpoint["step"]
+    except (KeyError, TypeError):
+        raise BadInput(f"{folder / 'checkpoint.pt'}: is not a checkpoint of this project") from None
+    if type(epoch) is not int or type(step) is not int or epoch < 0 or step < 0:
+        raise BadInput(f"{folder / 'checkpoint.pt'}: has no valid position in training")
+    return epoch, step
+
+
+def _read_rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():  # stopped within the first epoch
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path}: is damaged: {error}") from None

@@ -1,0 +1,632 @@
+"""InfoGAN learns MNIST's ten digits, their slant and their stroke without a label.
+
+    python infogan.py                       # README.md has the figures, a table of seeds and the pictures
+
+Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
+Nets" (arXiv:1606.03657). A generator G draws an image from noise z and a code c: a category c1 (one of ten) and two
+numbers c2 and c3. Beside the usual game against a discriminator D, a network Q must read the code back from the image,
+which makes the code mean something. c1 comes to stand for the digit, c2 and c3 for slant and thickness, though nobody
+said so.
+
+Departures from the paper, both shared with the authors' code: the information term also trains the layers that D and Q
+share (see `discriminator_step`), and the continuous codes weigh as much as the category. Labels are read only after the
+fact, to say how well c1 agrees with the digits.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common import BadInput, images, init, metrics
+from common.data import Dataset, load_dataset, to_float
+from common.run import (
+    ROOT,
+    Run,
+    check_batch_size,
+    check_fields,
+    choose_device,
+    choose_precision,
+    evaluating,
+    frozen,
+    launch,
+    load_checkpoint,
+    load_weights,
+    mixed_precision,
+    read_config,
+)
+
+CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
+CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
+
+
+@dataclass(frozen=True)
+class Config:
+    # data
+    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had, else drawn
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    # latents and posterior
+    noise_size: int = 62  # numbers in z, standard normal [authors' code]
+    learn_variance: bool = (
+        False  # Q also predicts log-variances of c2 and c3; off: standard deviation 1 [authors' code]
+    )
+    # optimisation
+    epochs: int = 15  # passes over the training images [measured: see README]
+    batch_size: int = 128  # images per update [authors' code]
+    learning_rate_d: float = 2e-4  # Adam step size of D and Q [paper C.1]
+    learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]
+    beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
+    info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q fitted but unseen by G [authors' code]
+    continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
+    seed: int = 0  # decides weights, order, codes and noise
+    # machine
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
+    precision: Literal["auto", "float32", "bfloat16"] = (
+        "auto"  # auto: bfloat16 where the hardware multiplies it natively
+    )
+    # output
+    out: Path = ROOT / "outputs"  # parent of the run folders
+    resume: Path | None = None  # run folder to go on with, or to draw again
+    smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
+
+
+# Losses: pure functions of raw network outputs, in nats ----------------------------------------------------------
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z, c))): Eq. 1 for D, with D = softmax(logits)[1]; 2 ln 2 at zero logits.
+
+    Softmax twice? No: `F.cross_entropy` contains the softmax, so the network must end in raw logits (n, 2). A second
+    softmax would squeeze them into [0, 1], and the loss could never fall below ln(1 + e) - 1 = 0.313 per term.
+    """
+    real, fake = torch.ones_like(real_logits[:, 0]).long(), torch.zeros_like(fake_logits[:, 0]).long()
+    return F.cross_entropy(real_logits, real) + F.cross_entropy(fake_logits, fake)
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """-E log D(G(z, c)), the non-saturating form of Goodfellow et al. 2014; ln 2 at zero logits (n, 2)."""
+    return F.cross_entropy(fake_logits, torch.ones_like(fake_logits[:, 0]).long())
+
+
+def categorical_nll(logits: Tensor, category: Tensor) -> Tensor:
+    """-E log Q(c1 | x): cross-entropy of raw logits (n, 10) with the drawn category (n,); ln 10 where Q is uniform."""
+    return F.cross_entropy(logits, category)
+
+
+def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
+    """-E log Q(c | x) of each continuous code, (n, 2) each -> (2,), with Q(c | x) = N(mean, exp(log_variance)).
+
+    What does the "diagonal Gaussian" ask for? That Q names a mean and a variance for each code, and that c2 and c3 are
+    independent given the image, so their log-densities add. With the variance fixed to 1 this is half the squared error
+    plus a constant; the constant ln(2 pi) / 2 is kept, for without it L_I is no bound in nats.
+    """
+    return 0.5 * (math.log(2 * math.pi) + log_variance + (value - mean).square() / log_variance.exp()).mean(dim=0)
+
+
+def information(c1_nll: Tensor, continuous_nll: Tensor, continuous_weight: float) -> Tensor:
+    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5), with the weight of c2 and c3 within it.
+
+    H(c1) = ln 10, so the part of c1 is 0 where Q knows nothing and ln 10 = 2.303 where it knows c1. H(c2) = ln 2.
+    """
+    return math.log(CATEGORIES) - c1_nll + continuous_weight * (math.log(2) - continuous_nll).sum()
+
+
+def gaussian_information(squared_error: float) -> float:
+    """The bound that is reported for one continuous code, in nats: H(c) - ln(2 pi e s^2) / 2 with s^2 the mean
+    squared error of Q's mean, which is the tightest L_I of any Gaussian of one width around it.
+
+    A width fixed to 1, as in training, is far too wide for codes in (-1, 1): it gives the same gradient up to a factor,
+    but a bound that never rises above ln 2 - ln(2 pi) / 2 = -0.226 nats, however well Q reads the code.
+    """
+    return math.log(2) - 0.5 * math.log(2 * math.pi * math.e * max(squared_error, 1e-12))
+
+
+# Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
+
+
+class Generator(nn.Module):
+    """Draws images from 62 noise values, 10 one-hot values of c1 and 2 values c2, c3."""
+
+    def __init__(self, noise_size: int):
+        super().__init__()
+        self.dense = nn.Sequential(
+            nn.Linear(noise_size + CATEGORIES + CONTINUOUS, 1024, bias=False),
+            nn.BatchNorm1d(1024),
+            nn.ReLU(),
+            nn.Linear(1024, 7 * 7 * 128, bias=False),
+            nn.BatchNorm1d(7 * 7 * 128),
+            nn.ReLU(),
+        )
+        self.upsample = nn.Sequential(
+            nn.ConvTranspose2d(128, 64, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(n, 74) -> images (n, 1, 28, 28) in [0, 1]."""
+        # Channels last, as the convolutions want it on a CPU and on tensor cores: a view, not a copy.
+        return self.upsample(self.dense(latent).view(-1, 7, 7, 128).permute(0, 3, 1, 2)).float()
+
+
+class Discriminator(nn.Module):
+    """D and Q: one trunk up to 1024 features, a head with two logits for D, a head for the codes for Q."""
+
+    def __init__(self, learn_variance: bool):
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 64, kernel_size=4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 128, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.LeakyReLU(0.1),
+        )
+        self.dense = nn.Sequential(
+            nn.Linear(7 * 7 * 128, 1024, bias=False),
+            nn.BatchNorm1d(1024),
+            nn.LeakyReLU(0.1),
+        )
+        self.head_d = nn.Linear(1024, 2)
+        self.head_q = nn.Sequential(
+            nn.Linear(1024, 128, bias=False),
+            nn.BatchNorm1d(128),
+            nn.LeakyReLU(0.1),
+            nn.Linear(128, CATEGORIES + CONTINUOUS * (2 if learn_variance else 1)),
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (n, 1, 28, 28) in [0, 1] -> features (n, 1024), which both heads read."""
+        # Flattened in channels-last order, the memory order of the convolutions.
+        return self.dense(self.convolutions(x).permute(0, 2, 3, 1).flatten(1))
+
+    def judge(self, features: Tensor) -> Tensor:
+        """D: features (n, 1024) -> raw logits (n, 2) for fake and real."""
+        return self.head_d(features).float()
+
+    def posterior(self, features: Tensor) -> "Posterior":
+        """Q: features (n, 1024) -> the parameters of Q(c | x)."""
+        out = self.head_q(features).float()
+        mean = out[:, CATEGORIES : CATEGORIES + CONTINUOUS]
+        raw = out[:, CATEGORIES + CONTINUOUS :]
+        # At least e^-6, a standard deviation of 0.05: the bound must not grow by certainty alone [assumption].
+        log_variance = torch.logaddexp(raw, torch.full_like(raw, -6.0)) if raw.shape[1] else torch.zeros_like(mean)
+        return Posterior(out[:, :CATEGORIES], mean, log_variance)
+
+
+class Posterior(NamedTuple):
+    """Q(c | x): logits (n, 10) of c1, mean and log-variance (n, 2) of c2 and c3."""
+
+    logits: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+# Sampling -------------------------------------------------------------------------------------------------------
+
+
+class Latent(NamedTuple):
+    """G's input in parts: noise (n, 62) standard normal, category (n,) in 0 … 9, continuous (n, 2) in (-1, 1)."""
+
+    noise: Tensor
+    category: Tensor
+    continuous: Tensor
+
+    def joined(self) -> Tensor:
+        """-> (n, 62 + 10 + 2)"""
+        one_hot = F.one_hot(self.category, CATEGORIES).to(self.noise.dtype)
+        return torch.cat((self.noise, one_hot, self.continuous), dim=1)
+
+
+def draw_latent(n: int, noise_size: int, random: torch.Generator) -> Latent:
+    """Draw n latents from the prior, on the device of the random generator."""
+    noise = torch.randn(n, noise_size, generator=random, device=random.device)
+    category = torch.randint(CATEGORIES, (n,), generator=random, device=random.device)
+    continuous = torch.rand(n, CONTINUOUS, generator=random, device=random.device) * 2 - 1
+    return Latent(noise, category, continuous)
+
+
+class Codes(NamedTuple):
+    """What Q reads from images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
+
+    c1: Tensor
+    c2: Tensor
+    c3: Tensor
+
+
+class Model:
+    """A trained InfoGAN: draws images from codes and reads codes from images, in eval mode, on the CPU.
+
+    `digit_of_category` (10,) says which class each category of c1 matches.
+    """
+
+    def __init__(self, config: Config, generator: Generator, discriminator: Discriminator, digit_of_category: Tensor):
+        self.config, self.generator, self.discriminator = config, generator.eval(), discriminator.eval()
+        self.digit_of_category = digit_of_category
+
+    @torch.no_grad()
+    def generate(
+        self,
+        n: int = 1,
+        digit: int | Tensor | None = None,
+        category: int | Tensor | None = None,
+        c2: float | Tensor | None = None,
+        c3: float | Tensor | None = None,
+        noise: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Draw images (n, 1, 28, 28) float32 in [0, 1]. What is not given is drawn from the prior.
+
+        digit, category: one for all images or (n,), in 0 … 9, and only one of the two; c2, c3: likewise, any finite
+        number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the drawing repeatable.
+        Raises ValueError for a value out of range or of another shape.
+        """
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
+        random = torch.Generator()
+        random.seed() if seed is None else random.manual_seed(seed)
+        drawn = draw_latent(n, self.config.noise_size, random)
+        if digit is not None and category is not None:
+            raise ValueError("give digit or category, not both")
+        if digit is not None:
+            category_of_digit = torch.argsort(self.digit_of_category)
+            chosen = category_of_digit[_ten("digit", digit, n)]
+        else:
+            chosen = drawn.category if category is None else _ten("category", category, n)
+        continuous = drawn.continuous
+        for column, (name, value) in enumerate((("c2", c2), ("c3", c3))):
+            if value is not None:
+                continuous[:, column] = _values(name, value, (n,))
+        if noise is not None:
+            drawn = drawn._replace(noise=_values("noise", noise, (n, self.config.noise_size)))
+        return self.generator(Latent(drawn.noise, chosen, continuous).joined())
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Codes:
+        """Read the codes of images (n, 1, 28, 28) with grey values in [0, 1]. Raises ValueError for anything else."""
+        x = torch.as_tensor(x)
+        if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or not x.is_floating_point():
+            raise ValueError(f"images must be float of shape (n, 1, 28, 28), not {x.dtype} of {tuple(x.shape)}")
+        if len(x) and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError("grey values must lie in [0, 1]")
+        q = self.discriminator.posterior(self.discriminator.features(x.float()))
+        return Codes(q.logits.softmax(dim=1), q.mean[:, 0], q.mean[:, 1])
+
+
+def _ten(name: str, value: int | Tensor, n: int) -> Tensor:
+    chosen = torch.as_tensor(value)
+    if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be one whole number or a tensor of {n}, not {value!r}")
+    if chosen.min() < 0 or chosen.max() > 9:
+        raise ValueError(f"{name} must lie in 0 … 9, not {value!r}")
+    return chosen.long().expand(n)
+
+
+def _values(name: str, value: float | Tensor, shape: tuple[int, ...]) -> Tensor:
+    given = torch.as_tensor(value, dtype=torch.float32)
+    if given.shape not in ((), shape) or (given.ndim == 0 and len(shape) > 1):
+        raise ValueError(f"{name} must have shape {shape}, not {tuple(given.shape)}")
+    if not given.isfinite().all():
+        raise ValueError(f"{name} must be finite")
+    return given.expand(shape)
+
+
+def load(run_folder: str | Path) -> Model:
+    """The model of a run folder. Reads weights only, never code. Raises BadInput for a folder without such a run."""
+    folder = Path(run_folder)
+    config, checkpoint = read_config(folder, Config), load_checkpoint(folder)
+    generator, discriminator = Generator(config.noise_size), Discriminator(config.learn_variance)
+    load_weights(folder, checkpoint, generator=generator, discriminator=discriminator)
+    digit_of_category = torch.as_tensor(checkpoint.get("digit_of_category", ()))
+    if sorted(digit_of_category.flatten().tolist()) != list(range(CATEGORIES)):
+        raise BadInput(f"{folder / 'checkpoint.pt'}: digit_of_category is no permutation of 0 … 9")
+    return Model(config, generator, discriminator, digit_of_category)
+
+
+# Training -------------------------------------------------------------------------------------------------------
+
+
+def discriminator_step(
+    discriminator: Discriminator,
+    optimizer: torch.optim.Optimizer,
+    reals: Tensor,
+    fakes: Tensor,
+    latent: Latent,
+    config: Config,
+    autocast: torch.autocast,
+) -> dict[str, Tensor]:
+    """min over D and Q of V(D, G) - lambda L_I. Moves the trunk and both heads; returns scalars to log.
+
+    Where to detach? The fakes, here, so that G is left alone, and nothing else: the information term trains the shared
+    trunk as well as Q's head, as in the authors' code. Eq. 6 has L_I under the minimum over G and Q only; with a shared
+    trunk that reading would need the features detached before Q's head. At lambda 0 they are: then Q
+    only watches a plain GAN.
+    """
+    with autocast:
+        # Two passes, so that BatchNorm never mixes the statistics of real and drawn images.
+        real_logits = discriminator.judge(discriminator.features(reals))
+        features = discriminator.features(fakes.detach())
+        fake_logits = discriminator.judge(features)
+        q = discriminator.posterior(features if config.info_weight else features.detach())
+    game = discriminator_loss(real_logits, fake_logits)
+    c1_nll = categorical_nll(q.logits, latent.category)
+    bound = information(c1_nll, gaussian_nll(q.mean, q.log_variance, latent.continuous), config.continuous_weight)
+    optimizer.zero_grad(set_to_none=True)
+    (game - (config.info_weight or 1.0) * bound).backward()
+    optimizer.step()
+    squared_error = (q.mean - latent.continuous).square().mean(dim=0)
+    return {
+        "loss_d": game,
+        "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
+        "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
+        "c1_nll": c1_nll,
+        "c2_error": squared_error[0],
+        "c3_error": squared_error[1],
+    }
+
+
+def generator_step(
+    discriminator: Discriminator,
+    optimizer: torch.optim.Optimizer,
+    fakes: Tensor,
+    latent: Latent,
+    config: Config,
+    autocast: torch.autocast,
+) -> dict[str, Tensor]:
+    """min over G of -E log D(G(z, c)) - lambda L_I, through D and Q. Moves G only; returns scalars to log."""
+    with autocast, frozen(discriminator):
+        features = discriminator.features(fakes)
+        loss = game = generator_loss(discriminator.judge(features))
+        if config.info_weight:
+            q = discriminator.posterior(features)
+            continuous_nll = gaussian_nll(q.mean, q.log_variance, latent.continuous)
+            bound = information(categorical_nll(q.logits, latent.category), continuous_nll, config.continuous_weight)
+            loss = game - config.info_weight * bound
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {"loss_g": game}
+
+
+def main(config: Config) -> dict:
+    """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    check_fields(
+        config,
+        at_least={
+            "noise_size": 1,
+            "learning_rate_d": 0,
+            "learning_rate_g": 0,
+            "beta1": 0,
+            "info_weight": 0,
+            "continuous_weight": 0,
+        },
+        at_most={"beta1": 0.9999, "noise_size": 4096, "learning_rate_d": 1, "learning_rate_g": 1},
+    )
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    autocast = mixed_precision(device, precision)
+    data = load_dataset(config.dataset, config.data_dir, config.smoke).to(device)
+    check_batch_size(config, len(data.train_images))
+    run = Run(config, "infogan", data, device, precision)
+
+    # One seed, three streams: weights, training latents, pictures. Looking at more pictures changes no weight.
+    torch.manual_seed(config.seed)
+    random = torch.Generator(device).manual_seed(config.seed)
+    pictures = draw_latent(10, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
+
+    generator = Generator(config.noise_size)
+    discriminator = Discriminator(config.learn_variance)
+    init.dcgan_(generator)
+    init.dcgan_(discriminator)
+    generator.to(device, memory_format=torch.channels_last)
+    discriminator.to(device, memory_format=torch.channels_last)
+    betas = (config.beta1, 0.999)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    digit_of_category = torch.arange(CATEGORIES)
+    run.keep(
+        generator=generator,
+        discriminator=discriminator,
+        optimizer_d=optimizer_d,
+        optimizer_g=optimizer_g,
+        random=random,
+        digit_of_category=digit_of_category,
+    )
+
+    draw_reals(run, data)
+    if run.step == 0:
+        draw_epoch(run, data, generator, pictures, digit_of_category)
+    for _ in run.remaining_epochs():
+        for batch in run.batches():
+            reals = to_float(data.train_images[batch])
+            latent = draw_latent(len(batch), config.noise_size, random)
+            with autocast:
+                fakes = generator(latent.joined())
+            run.add(**discriminator_step(discriminator, optimizer_d, reals, fakes, latent, config, autocast))
+            run.add(**generator_step(discriminator, optimizer_g, fakes, latent, config, autocast))
+        seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
+        digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
+        run.finish_epoch(epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy())))
+        draw_epoch(run, data, generator, pictures, digit_of_category)
+    return report(run, data, generator, discriminator, pictures, digit_of_category, autocast)
+
+
+# Measuring and drawing: the only place where labels are read ------------------------------------------------------
+
+MAP_IMAGES = 10_000  # training images whose labels fit the map from categories to digits
+
+
+def read_categories(discriminator: Discriminator, data: Dataset, part: str, autocast: torch.autocast) -> np.ndarray:
+    """How often Q's most likely category meets each label: (10, 10), in eval mode, on the test images or on the first
+    10,000 training images."""
+    x, labels = (data.train_images, data.train_labels) if part == "train" else (data.test_images, data.test_labels)
+    x, labels = x[:MAP_IMAGES], labels[:MAP_IMAGES]
+    with evaluating(discriminator), autocast:
+        categories = [
+            discriminator.posterior(discriminator.features(to_float(chunk))).logits.argmax(dim=1)
+            for chunk in x.split(1_000)
+        ]
+    return metrics.contingency(torch.cat(categories), labels, CATEGORIES)
+
+
+def epoch_row(mean: dict[str, float], accuracy: float) -> dict[str, float]:
+    """The epoch's columns of metrics.csv. `accuracy`: c1 against test labels under the best one-to-one map."""
+    return {
+        **{name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")},
+        "info_c1_nats": math.log(CATEGORIES) - mean["c1_nll"],
+        "info_c2_nats": gaussian_information(mean["c2_error"]),
+        "info_c3_nats": gaussian_information(mean["c3_error"]),
+        "accuracy": accuracy,
+    }
+
+
+@torch.no_grad()
+def measure_codes(generator: Generator, noise_size: int, device: torch.device) -> dict[str, float | str]:
+    """What c2 and c3 do to drawn images: Spearman's rank correlation of each with slant and with stroke thickness.
+
+    Each code is drawn from its prior with the other code and the noise, 200 images per category; the correlation is
+    taken within a category and averaged over the ten, with its sign, so a code that slants half of the digits to the
+    left and half to the right counts as nothing.
+    """
+    latent = draw_latent(200 * CATEGORIES, noise_size, torch.Generator(device).manual_seed(0))
+    latent = latent._replace(category=torch.arange(CATEGORIES, device=device).repeat_interleave(200))
+    with evaluating(generator):
+        x = generator(latent.joined())
+    numbers = {}
+    for column, code in enumerate(("c2", "c3")):
+        found = {}
+        for name, values in (("slant", metrics.slant(x)), ("thickness", metrics.thickness(x))):
+            within = [
+                metrics.rank_correlation(latent.continuous[rows, column], values[rows])
+                for rows in torch.arange(len(x)).split(200)
+            ]
+            found[name] = sum(within) / CATEGORIES
+            numbers[f"{code}_{name}_rank_correlation"] = found[name]
+        best = max(found, key=lambda name: abs(found[name]))
+        numbers[code] = f"{best} ({abs(found[best]):.2f})"
+    return numbers
+
+
+def code_sheets(generator: Generator, pictures: Latent, digit_of_category: Tensor) -> dict[str, Tensor]:
+    """Images (10, columns, 28, 28) for c1, c2 and c3, one row per category in the order of the digits they match.
+
+    c1: the columns share noise, c2 and c3. c2, c3: one code runs from -2 to 2, the other is 0, the noise is the same.
+    """
+    rows = torch.argsort(digit_of_category).to(pictures.noise.device)
+    sheets = {}
+    for column, code in ((None, "c1"), (0, "c2"), (1, "c3")):
+        if column is None:
+            noise, continuous = pictures.noise, pictures.continuous
+        else:
+            noise = pictures.noise[:1].expand(len(SWEEP), -1)
+            continuous = torch.zeros(len(SWEEP), CONTINUOUS, device=noise.device)
+            continuous[:, column] = torch.tensor(SWEEP, device=noise.device)
+        columns = len(noise)
+        latent = Latent(noise.repeat(CATEGORIES, 1), rows.repeat_interleave(columns), continuous.repeat(CATEGORIES, 1))
+        with evaluating(generator):
+            sheets[code] = generator(latent.joined()).view(CATEGORIES, columns, 28, 28)
+    return sheets
+
+
+def draw_reals(run: Run, data: Dataset) -> None:
+    """reals.png: ten training images of every class."""
+    rows = [data.train_images[data.train_labels == label][:10] for label in range(CATEGORIES)]
+    shown = [F.pad(row, (0, 0, 0, 0, 0, 10 - len(row))) for row in rows]
+    title = f"{data.title}: training images"
+    images.save_grid(run.folder / "reals.png", torch.stack(shown) / 255, title, data.classes)
+
+
+SWEEP = [-2 + 0.5 * step for step in range(9)]  # twice the trained range, as in the paper's Fig. 2
+SHEETS = {
+    "c1": "a row is a category of c1, beside the class it matches; a column is a noise",
+    "c2": "a row is a category of c1; c2 goes from -2 to 2 (trained on -1 to 1)",
+    "c3": "a row is a category of c1; c3 goes from -2 to 2 (trained on -1 to 1)",
+}
+
+
+def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, digit_of_category: Tensor) -> None:
+    """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
+    for code, sheet in code_sheets(generator, pictures, digit_of_category).items():
+        columns = () if code == "c1" else [f"{value:+.1f}" for value in SWEEP]
+        title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
+        images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, data.classes, columns)
+    images.save_curves(
+        run.folder / "curves.png",
+        run.rows,
+        run.title,
+        panels={
+            "information on c1 [nats]": ["info_c1_nats"],
+            "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats"],
+            "accuracy of c1 on test images": ["accuracy"],
+            "losses [nats]": ["loss_d", "loss_g"],
+            "mean probability of being real": ["d_real", "d_fake"],
+        },
+        limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
+    )
+
+
+def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: dict) -> None:
+    """codes.png: the three sheets side by side, with what each code does."""
+    figure = images.new_figure(15, 5.6)
+    titles = {"c1": "c1: the category", "c2": f"c2: {meaning['c2']}", "c3": f"c3: {meaning['c3']}"}
+    for axes, (code, sheet) in zip(figure.subplots(1, 3), sheets.items(), strict=True):
+        rows, columns = sheet.shape[:2]
+        axes.imshow(sheet.cpu().permute(0, 2, 1, 3).reshape(rows * 28, columns * 28), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(titles[code], fontsize=13)
+        axes.set_yticks([28 * row + 14 for row in range(rows)], names)
+        axes.set_ylabel("the class that c1 matches")
+        if code == "c1":
+            axes.set_xticks([])
+            axes.set_xlabel("ten draws of noise, c2 and c3")
+        else:
+            axes.set_xticks([28 * column + 14 for column in range(columns)], [f"{value:g}" for value in SWEEP])
+            axes.set_xlabel(f"{code} (trained on -1 to 1)")
+        axes.tick_params(length=0)
+    figure.suptitle(f"{run.title}, {run.epoch} epochs", fontsize=13)
+    images.save_figure(run.folder / "codes.png", figure)
+
+
+def report(
+    run: Run,
+    data: Dataset,
+    generator: Generator,
+    discriminator: Discriminator,
+    pictures: Latent,
+    digit_of_category: Tensor,
+    autocast: torch.autocast,
+) -> dict:
+    """The figures and report.json of a finished run."""
+    train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
+    meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
+    draw_codes(run, code_sheets(generator, pictures, digit_of_category), list(data.classes), meaning)
+    order = torch.argsort(digit_of_category).numpy()
+    rows = [f"{category} → {data.classes[digit_of_category[category]]}" for category in order]
+    images.save_confusion(
+        run.folder / "confusion.png", test[order], f"{run.title}: c1 on the test images", rows, data.classes
+    )
+    frames = sorted(run.folder.glob("epoch_*_c1.png"))
+    images.save_animation(run.folder / "training.gif", frames)
+    last = run.rows[-1]
+    return run.report(
+        {
+            "dataset": data.name,
+            "epochs": run.epoch,
+            "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
+            "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
+            "normalised_mutual_information": metrics.normalised_mutual_information(test),
+            **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
+            "info_c1_maximum_nats": math.log(CATEGORIES),
+            **meaning,
+            "seconds": sum(row["seconds"] for row in run.rows),
+        }
+    )
+
+
+if __name__ == "__main__":
+    launch(main, Config)
