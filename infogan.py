@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import BadInput, images, init, metrics
+from common.classifier import Judge
 from common.data import Dataset, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -35,10 +36,9 @@ from common.run import (
     evaluating,
     frozen,
     launch,
-    load_checkpoint,
-    load_weights,
     mixed_precision,
     read_config,
+    read_tensors,
 )
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
@@ -320,9 +320,9 @@ def _values(name: str, value: float | Tensor, shape: tuple[int, ...]) -> Tensor:
 def load(run_folder: str | Path) -> Model:
     """The model of a run folder. Reads weights only, never code. Raises BadInput for a folder without such a run."""
     folder = Path(run_folder)
-    config, checkpoint = read_config(folder, Config), load_checkpoint(folder)
+    config = read_config(folder, Config)
     generator, discriminator = Generator(config.noise_size), Discriminator(config.learn_variance)
-    load_weights(folder, checkpoint, generator=generator, discriminator=discriminator)
+    checkpoint = read_tensors(folder / "checkpoint.pt", generator=generator, discriminator=discriminator)
     digit_of_category = torch.as_tensor(checkpoint.get("digit_of_category", ()))
     if sorted(digit_of_category.flatten().tolist()) != list(range(CATEGORIES)):
         raise BadInput(f"{folder / 'checkpoint.pt'}: digit_of_category is no permutation of 0 … 9")
@@ -454,7 +454,7 @@ def main(config: Config) -> dict:
         digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
         run.finish_epoch(epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy())))
         draw_epoch(run, data, generator, pictures, digit_of_category)
-    return report(run, data, generator, discriminator, pictures, digit_of_category, autocast)
+    return report(run, data, generator, discriminator, pictures, digit_of_category, autocast, config.data_dir)
 
 
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
@@ -511,6 +511,16 @@ def measure_codes(generator: Generator, noise_size: int, device: torch.device) -
         best = max(found, key=lambda name: abs(found[name]))
         numbers[code] = f"{best} ({abs(found[best]):.2f})"
     return numbers
+
+
+SAMPLES = 10_000  # drawn images for the comparison with the test set, as many as that has
+
+
+def draw_samples(generator: Generator, noise_size: int, device: torch.device) -> Tensor:
+    """The images (10000, 1, 28, 28) that G draws from latents that are the same in every run."""
+    latent = draw_latent(SAMPLES, noise_size, torch.Generator(device).manual_seed(0)).joined()
+    with evaluating(generator):
+        return torch.cat([generator(part) for part in latent.split(1_000)])
 
 
 def code_sheets(generator: Generator, pictures: Latent, digit_of_category: Tensor) -> dict[str, Tensor]:
@@ -600,10 +610,13 @@ def report(
     pictures: Latent,
     digit_of_category: Tensor,
     autocast: torch.autocast,
+    data_dir: Path,
 ) -> dict:
     """The figures and report.json of a finished run."""
     train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
     meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
+    judge = Judge(data, data_dir)
+    judged = judge(draw_samples(generator, pictures.noise.shape[1], pictures.noise.device))
     draw_codes(run, code_sheets(generator, pictures, digit_of_category), list(data.classes), meaning)
     order = torch.argsort(digit_of_category).numpy()
     rows = [f"{category} → {data.classes[digit_of_category[category]]}" for category in order]
@@ -623,6 +636,10 @@ def report(
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
             "info_c1_maximum_nats": math.log(CATEGORIES),
             **meaning,
+            "share_distance": judged["share_distance"],
+            "frechet": judged["frechet"],
+            "frechet_floor": judge.floor,
+            "frechet_in_floors": judged["frechet"] / judge.floor,
             "seconds": sum(row["seconds"] for row in run.rows),
         }
     )

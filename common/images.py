@@ -59,11 +59,12 @@ def save_curves(
     title: str,
     panels: Mapping[str, Sequence[str]],
     limits: Mapping[str, tuple[float, str]] | None = None,
+    logarithmic: Sequence[str] = (),
 ) -> None:
     """Plot metrics.csv against the epoch: a panel per entry of `panels` (its title, then the columns drawn in it).
 
     Columns that no panel names get one of their own, but for the time columns: pictures of equal runs are equal.
-    `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}.
+    `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels.
     """
     if not rows:
         return
@@ -80,6 +81,8 @@ def save_curves(
         if limits and name in limits:
             height, label = limits[name]
             axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
+        if name in logarithmic:
+            axes.set_yscale("log")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -17,10 +17,36 @@ def dcgan_(network: nn.Module) -> None:
     Raises TypeError for a layer with parameters that the recipe does not name.
     """
     for layer in _layers_with_parameters(network):
-        mean = 1.0 if isinstance(layer, BatchNorm) else 0.0
-        nn.init.normal_(layer.weight, mean=mean, std=0.02)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, BatchNorm) else 0.0, std=0.02)
+        _zero_bias(layer)
+
+
+def fan_in_uniform_(network: nn.Module) -> None:
+    """Weights from U(-1, 1) / sqrt(fan-in), BatchNorm gains 1, biases 0. Raises TypeError as `dcgan_` does.
+
+    Source: LeCun et al. 1998, "Efficient BackProp", with a third of its variance, as PyTorch's linear layers have it.
+    """
+    for layer in _layers_with_parameters(network):
+        if isinstance(layer, BatchNorm):
+            nn.init.ones_(layer.weight)
+        else:
+            bound = layer.weight[0].numel() ** -0.5
+            nn.init.uniform_(layer.weight, -bound, bound)
+        _zero_bias(layer)
+
+
+def gaussian_(network: nn.Module, std: float) -> None:
+    """Weights from N(0, std), biases 0. Raises TypeError for any layer but a linear or convolutional one."""
+    for layer in _layers_with_parameters(network):
+        if isinstance(layer, BatchNorm):
+            raise TypeError("a plain Gaussian is no initialisation for BatchNorm")
+        nn.init.normal_(layer.weight, std=std)
+        _zero_bias(layer)
+
+
+def _zero_bias(layer: nn.Module) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _layers_with_parameters(network: nn.Module) -> list[nn.Module]:

@@ -41,6 +41,41 @@ def normalised_mutual_information(table: np.ndarray) -> float:
     return float(2 * shared / entropies) if entropies > 0 else 0.0
 
 
+def share_distance(shares: Tensor, target: Tensor) -> float:
+    """Total variation of two distributions (k,): half the sum of differences, 0 if equal, 1 if they never overlap."""
+    return float(0.5 * (shares - target).abs().sum())
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of two sets of features, (n_a, f) and (n_b, f).
+
+    The distance of two Gaussians with the means and covariances of the sets, 0 for equal sets (Heusel et al. 2017,
+    arXiv:1706.08500). Its scale is that of the features: compare it only within one classifier, best in units of its
+    floor, the distance of the training set from the test set.
+    """
+    a, b = a.double().cpu(), b.double().cpu()
+    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    # tr (S_a S_b)^(1/2) through the symmetric root of S_a, which keeps everything real.
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
+    apart = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    return float((apart + covariance_a.trace() + covariance_b.trace() - 2 * shared).clamp_min(0))
+
+
+def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
+    """Mean squared error per pixel of `test` under PCA of this rank fitted on `train`, images (n, 28, 28) uint8.
+
+    The optimum of every autoencoder with a linear output and that many hidden units (Baldi and Hornik 1989). 0 for a
+    rank of 784 or more. Computed in float64 from the covariance.
+    """
+    x, y = (part.flatten(1).double().cpu() / 255 for part in (train, test))
+    mean = x.mean(dim=0)
+    _, vectors = torch.linalg.eigh(torch.cov(x.T))  # in ascending order
+    left_out = vectors[:, : max(x.shape[1] - rank, 0)]
+    return float(((y - mean) @ left_out).square().sum() / y.numel())
+
+
 def slant(images: Tensor) -> Tensor:
     """The shear (n,) of images (n, 1, 28, 28) in [0, 1], in pixels to the right per pixel up, from second moments.
 

@@ -199,7 +199,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; it takes the real name when it is complete, or vanishes."""
-    scratch = path.with_name(f".{path.name}.partial")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield scratch
         os.replace(scratch, path)
@@ -253,25 +253,32 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
     return config_class(**values)
 
 
-def load_checkpoint(folder: Path) -> dict:
-    """The content of checkpoint.pt, on the CPU. Only data is read: a file that would run code is refused."""
-    path = Path(folder) / "checkpoint.pt"
+def read_tensors(path: Path, **networks: nn.Module) -> dict:
+    """Read a file of tensors to the CPU, fill networks from the entries of their names, return the whole content.
+
+    Raises BadInput for a file that is damaged, would run code, or whose names or shapes differ from the networks'.
+    """
+    content = _read_torch(path)
+    for name, network in networks.items():
+        try:
+            network.load_state_dict(content[name])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"{path}: {name} does not fit its network: {reason}") from None
+    return content
+
+
+def _read_torch(path: Path) -> dict:
+    """weights_only: a file from a stranger is data, and a pickle that would run code is refused."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path}: is no checkpoint: {str(error).splitlines()[0]}") from None
-
-
-def load_weights(folder: Path, checkpoint: dict, **networks: nn.Module) -> None:
-    """Fill networks from a checkpoint's entries of the same names. Raises BadInput where names or shapes differ."""
-    for name, network in networks.items():
-        try:
-            network.load_state_dict(checkpoint[name])
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BadInput(f"{Path(folder) / 'checkpoint.pt'}: {name} does not fit config.json: {reason}") from None
+        raise BadInput(f"{path}: holds no weights: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds no weights")
+    return content
 
 
 def _provenance(script: str) -> dict[str, Any]:
@@ -327,13 +334,13 @@ class Run:
         self._parts: dict[str, Any] = {}
         self._sums: dict[str, Tensor] = {}
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
-        self._checkpoint: dict | None = None
+        self._resumes = config.resume is not None
 
         # What was decided is stored instead of `auto`: a resumed run must not decide anew.
         decided = {"dataset": dataset.name, "device": device.type, "precision": precision}
         stored = {**dataclasses.asdict(config), **decided, **_provenance(script)}
         if config.resume is None:
-            self.folder = _next_folder(Path(config.out) / script)
+            self.folder = next_folder(Path(config.out) / script)
         else:
             self.folder = Path(config.resume)
             before = read_config(self.folder, type(config))
@@ -341,31 +348,36 @@ class Run:
                 old, new = getattr(before, field.name), stored[field.name]
                 if field.name not in FREE_ON_RESUME and old != new:
                     raise BadInput(f"--resume {self.folder}: {_flag(field.name)} was {old} there, not {new}")
-            self._checkpoint = load_checkpoint(self.folder)
-            self.epoch, self.step = _position(self.folder, self._checkpoint)
-            if self.epoch + (self.step > 0) > self.epochs:
-                raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
-            self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
         stored.pop("resume")
         self._config_json = stored
         self._bar = None
-        print(f"{self.title}: {device.type}, {precision}, seed {config.seed}, epochs {self.epoch} to {self.epochs}")
-        print(f"folder {self.folder}", flush=True)
+
+    @property
+    def progress(self) -> float:
+        """The share of all updates that is done, from 0 to 1."""
+        updates = math.ceil(self._n / self._batch_size)
+        return (self.epoch * updates + self.step) / (self.epochs * updates)
 
     def keep(self, **parts: Any) -> None:
         """Name what a checkpoint holds (networks, optimisers, random generators, tensors); restore it when resuming."""
         self._parts = parts
-        if self._checkpoint is not None:
+        if self._resumes:
+            path = self.folder / "checkpoint.pt"
             networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-            load_weights(self.folder, self._checkpoint, **networks)
+            content = read_tensors(path, **networks)
             try:
+                self.epoch, self.step = int(content["epoch"]), int(content["step"])
+                self._sums = {name: value.to(self._device) for name, value in content["sums"].items()}
+                torch.set_rng_state(content["torch_random_state"])
                 for name in set(parts) - set(networks):
-                    _restore(parts[name], self._checkpoint[name])
-                torch.set_rng_state(self._checkpoint["torch_random_state"])
-                self._sums = {name: value.to(self._device) for name, value in self._checkpoint["sums"].items()}
+                    _restore(parts[name], content[name])
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise BadInput(f"{self.folder / 'checkpoint.pt'}: does not fit config.json: {error}") from None
-            self._checkpoint = None
+                raise BadInput(f"{path}: does not fit config.json: {error!r}") from None
+            if self.epoch + (self.step > 0) > self.epochs:
+                raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
+            self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
+        how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
+        print(f"{self.title}, epochs {self.epoch + 1} to {self.epochs}, {how}\nfolder {self.folder}", flush=True)
         write_json(self.folder / "config.json", self._config_json)
 
     def remaining_epochs(self) -> Iterator[int]:
@@ -420,8 +432,8 @@ class Run:
                 )
         return dict(zip(names, values, strict=True))
 
-    def finish_epoch(self, measured: dict[str, float]) -> None:
-        """Write the epoch's row to metrics.csv and to the console, then the checkpoint."""
+    def finish_epoch(self, measured: dict[str, float], unshown: tuple[str, ...] = ()) -> None:
+        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line but for `unshown`."""
         now = time.perf_counter()
         row = {"epoch": self.epoch + 1, "seconds": now - self._since, "images_per_second": self._images / self._seconds}
         self.rows.append({**row, **measured})
@@ -435,9 +447,10 @@ class Run:
             writer.writeheader()
             writer.writerows(self.rows)
         self.save()
+        shown = {name: value for name, value in measured.items() if name not in unshown}
         line = f"epoch {self.epoch:{len(str(self.epochs))}d}/{self.epochs}  {row['seconds']:6.1f} s"
         line += f"  {row['images_per_second']:6.0f} images/s"
-        self._bar.write(line + "".join(f"  {name} {value:6.3f}" for name, value in measured.items()), file=sys.stdout)
+        self._bar.write(line + "".join(f"  {name} {_short(value)}" for name, value in shown.items()), file=sys.stdout)
         sys.stdout.flush()
 
     def save(self) -> None:
@@ -466,6 +479,11 @@ class Run:
         return numbers
 
 
+def _short(value: float) -> str:
+    """Six characters at least, with the digits that matter for a loss and for a very small error alike."""
+    return f"{value:6d}" if isinstance(value, int) else f"{value:6.3f}" if abs(value) >= 0.05 else f"{value:.6f}"
+
+
 def _state(part: Any) -> Any:
     if isinstance(part, torch.Generator):
         return part.get_state()
@@ -481,28 +499,21 @@ def _restore(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def _next_folder(parent: Path) -> Path:
-    """Make `parent/run-NNN` with the next free number; making it is what claims it, so two runs never share one."""
+def next_folder(parent: Path, kind: str = "run") -> Path:
+    """Make `parent/run-NNN` with the next free number; making it is what claims it, so two runs never share one.
+
+    Raises BadInput where it can't be made.
+    """
     try:
         parent.mkdir(parents=True, exist_ok=True)
         while True:
-            taken = [int(m[1]) for path in parent.iterdir() if (m := re.fullmatch(r"run-(\d+)", path.name))]
-            folder = parent / f"run-{max(taken, default=0) + 1:03d}"
+            taken = [int(m[1]) for path in parent.iterdir() if (m := re.fullmatch(kind + r"-(\d+)", path.name))]
+            folder = parent / f"{kind}-{max(taken, default=0) + 1:03d}"
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder
     except OSError as error:
         raise BadInput(f"--out: {error.filename}: {error.strerror}") from None
-
-
-def _position(folder: Path, checkpoint: dict) -> tuple[int, int]:
-    try:
-        epoch, step = checkpoint["epoch"], checkpoint["step"]
-    except (KeyError, TypeError):
-        raise BadInput(f"{folder / 'checkpoint.pt'}: is not a checkpoint of this project") from None
-    if type(epoch) is not int or type(step) is not int or epoch < 0 or step < 0:
-        raise BadInput(f"{folder / 'checkpoint.pt'}: has no valid position in training")
-    return epoch, step
 
 
 def _read_rows(path: Path) -> list[dict[str, float]]:

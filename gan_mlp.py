@@ -1,0 +1,397 @@
+"""A GAN of fully connected networks that draws MNIST's ten digits in their right shares.
+
+    python gan_mlp.py                       # README.md has the figures, a table of seeds and the ablation
+
+Goodfellow et al. 2014, "Generative Adversarial Networks" (arXiv:1406.2661), without a single convolution. Such a GAN is
+known for drawing too many 1s: a stroke of few pixels is the easiest thing to get right, and nothing in the
+game asks for variety. Here a classifier that never touches the training counts what is drawn, after every epoch.
+
+Departures from the paper: BatchNorm in G, Adam and two steps per batch as in DCGAN (Radford et al. 2015,
+arXiv:1511.06434), the non-saturating loss, and the samples come from a running average of G's weights.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common import images, init, metrics
+from common.classifier import SHARES, Judge
+from common.data import Dataset, load_dataset, to_float
+from common.run import (
+    ROOT,
+    Run,
+    check_batch_size,
+    check_fields,
+    choose_device,
+    choose_precision,
+    evaluating,
+    frozen,
+    launch,
+    mixed_precision,
+    read_config,
+    read_tensors,
+)
+
+PIXELS = 28 * 28
+
+
+@dataclass(frozen=True)
+class Config:
+    # data
+    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had, else drawn
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    # networks
+    noise_size: int = 100  # numbers in z, standard normal [DCGAN]
+    widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [measured: see README]
+    widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [measured: see README]
+    leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
+    batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
+    dropout_d: float = 0.3  # share of D's hidden units dropped in each step [measured: see README]
+    # optimisation
+    epochs: int = 60  # passes over the training images [measured: see README]
+    batch_size: int = 128  # images per update [DCGAN]
+    learning_rate_d: float = 2e-4  # Adam step size of D [DCGAN]
+    learning_rate_g: float = 5e-4  # Adam step size of G [measured: see README]
+    beta1: float = 0.5  # Adam's decay of the first moment [DCGAN]
+    average: float = 0.999  # decay of the running average of G's weights that samples are drawn from; 0: G itself
+    seed: int = 0  # decides weights, order, dropout and noise
+    # machine
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
+    precision: Literal["auto", "float32", "bfloat16"] = (
+        "auto"  # auto: bfloat16 where the hardware multiplies it natively
+    )
+    # output
+    out: Path = ROOT / "outputs"  # parent of the run folders
+    resume: Path | None = None  # run folder to go on with, or to draw again
+    smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
+
+
+# Losses: pure functions of raw logits, in nats --------------------------------------------------------------------
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z))), with D = sigmoid(logit) and logits (n, 1); 2 ln 2 at zero logits."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """-E log D(G(z)), the non-saturating form, which has a slope where D is sure; ln 2 at zero logits (n, 1)."""
+    return F.softplus(-fake_logits).mean()
+
+
+# Networks ---------------------------------------------------------------------------------------------------------
+
+
+class Generator(nn.Module):
+    """Noise through hidden layers with ReLU to 784 grey values."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        layers, width_in = [], config.noise_size
+        for width in config.widths_g:
+            layers.append(nn.Linear(width_in, width, bias=not config.batchnorm_g))
+            if config.batchnorm_g:
+                layers.append(nn.BatchNorm1d(width))
+            layers.append(nn.ReLU())
+            width_in = width
+        self.layers = nn.Sequential(*layers, nn.Linear(width_in, PIXELS), nn.Sigmoid())
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """(n, noise_size) -> images (n, 1, 28, 28) in [0, 1]."""
+        return self.layers(noise).float().view(-1, 1, 28, 28)
+
+
+class Discriminator(nn.Module):
+    """784 grey values through hidden layers with leaky ReLU and dropout to one logit."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        layers, width_in = [], PIXELS
+        for width in config.widths_d:
+            layers += [nn.Linear(width_in, width), nn.LeakyReLU(config.leak), nn.Dropout(config.dropout_d)]
+            width_in = width
+        self.layers = nn.Sequential(*layers, nn.Linear(width_in, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, 1, 28, 28) in [0, 1] -> raw logits (n, 1), positive for real."""
+        # Moved to [-1, 1]: with a black background of 0 most first-layer weights would see no gradient.
+        return self.layers(x.flatten(1) * 2 - 1).float()
+
+
+# Sampling ---------------------------------------------------------------------------------------------------------
+
+
+def draw_noise(n: int, noise_size: int, random: torch.Generator) -> Tensor:
+    """n latents (n, noise_size) from the prior, on the device of the random generator."""
+    return torch.randn(n, noise_size, generator=random, device=random.device)
+
+
+class Model:
+    """A trained generator, the averaged one: draws images from noise, in eval mode, on the CPU."""
+
+    def __init__(self, config: Config, generator: Generator):
+        self.config, self.generator = config, generator.eval()
+
+    @torch.no_grad()
+    def generate(self, n: int = 1, noise: Tensor | None = None, seed: int | None = None) -> Tensor:
+        """Draw images (n, 1, 28, 28) float32 in [0, 1].
+
+        noise: (n, noise_size), drawn from the prior if not given; seed: makes that drawing repeatable.
+        Raises ValueError for n below 1 and for noise of another shape or not finite.
+        """
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
+        if noise is None:
+            random = torch.Generator()
+            random.seed() if seed is None else random.manual_seed(seed)
+            noise = draw_noise(n, self.config.noise_size, random)
+        if noise.shape != (n, self.config.noise_size) or not noise.isfinite().all():
+            raise ValueError(f"noise must be finite of shape {(n, self.config.noise_size)}, not {tuple(noise.shape)}")
+        return self.generator(noise.float())
+
+
+def load(run_folder: str | Path) -> Model:
+    """The model of a run folder. Reads weights only, never code. Raises BadInput for a folder without such a run."""
+    config = read_config(run_folder, Config)
+    generator = Generator(config)
+    read_tensors(Path(run_folder) / "checkpoint.pt", averaged=generator)
+    return Model(config, generator)
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+def discriminator_step(
+    discriminator: Discriminator,
+    optimizer: torch.optim.Optimizer,
+    reals: Tensor,
+    fakes: Tensor,
+    autocast: torch.autocast,
+) -> dict[str, Tensor]:
+    """min over D of -E log D(x) - E log(1 - D(G(z))). The fakes are detached: moves D only."""
+    with autocast:
+        real_logits, fake_logits = discriminator(reals), discriminator(fakes.detach())
+    loss = discriminator_loss(real_logits, fake_logits)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {"loss_d": loss, "d_real": real_logits.sigmoid().mean(), "d_fake": fake_logits.sigmoid().mean()}
+
+
+def generator_step(
+    discriminator: Discriminator, optimizer: torch.optim.Optimizer, fakes: Tensor, autocast: torch.autocast
+) -> dict[str, Tensor]:
+    """min over G of -E log D(G(z)), through D as the step before left it. Moves G only."""
+    with autocast, frozen(discriminator):
+        loss = generator_loss(discriminator(fakes))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {"loss_g": loss}
+
+
+@torch.no_grad()
+def average_weights(averaged: Generator, generator: Generator, decay: float) -> None:
+    """averaged <- decay * averaged + (1 - decay) * generator, for weights and BatchNorm statistics alike.
+
+    G circles around the point where it would fool D; the mean of the circle draws better than any point on it.
+    """
+    torch._foreach_lerp_(_floats(averaged), _floats(generator), 1 - decay)
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+
+
+def main(config: Config) -> dict:
+    """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    check_fields(
+        config,
+        at_least={
+            "noise_size": 1,
+            "leak": 0,
+            "dropout_d": 0,
+            "learning_rate_d": 0,
+            "learning_rate_g": 0,
+            "beta1": 0,
+            "average": 0,
+        },
+        at_most={
+            "noise_size": 4096,
+            "leak": 1,
+            "dropout_d": 0.95,
+            "learning_rate_d": 1,
+            "learning_rate_g": 1,
+            "beta1": 0.9999,
+            "average": 0.99999,
+        },
+    )
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    autocast = mixed_precision(device, precision)
+    data = load_dataset(config.dataset, config.data_dir, config.smoke).to(device)
+    check_batch_size(config, len(data.train_images))
+    run = Run(config, "gan_mlp", data, device, precision)
+
+    # One seed, three streams: weights, training noise, pictures. Looking at more pictures changes no weight.
+    torch.manual_seed(config.seed)
+    random = torch.Generator(device).manual_seed(config.seed)
+    pictures = draw_noise(100, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
+
+    generator, discriminator = Generator(config).to(device), Discriminator(config).to(device)
+    init.fan_in_uniform_(generator)
+    init.fan_in_uniform_(discriminator)
+    averaged = copy.deepcopy(generator)
+    betas = (config.beta1, 0.999)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    run.keep(
+        generator=generator,
+        discriminator=discriminator,
+        averaged=averaged,
+        optimizer_d=optimizer_d,
+        optimizer_g=optimizer_g,
+        random=random,
+    )
+
+    draw_reals(run, data)
+    if run.step == 0:
+        draw_epoch(run, averaged, pictures)
+    judge = Judge(data, config.data_dir)
+    for _ in run.remaining_epochs():
+        for batch in run.batches():
+            reals = to_float(data.train_images[batch])
+            noise = draw_noise(len(batch), config.noise_size, random)
+            with autocast:
+                fakes = generator(noise)
+            run.add(**discriminator_step(discriminator, optimizer_d, reals, fakes, autocast))
+            run.add(**generator_step(discriminator, optimizer_g, fakes, autocast))
+            average_weights(averaged, generator, config.average)
+        mean = run.means()
+        losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
+        run.finish_epoch({**losses, **judge(draw_samples(averaged, config.noise_size))}, unshown=SHARES)
+        draw_epoch(run, averaged, pictures)
+    return report(run, data, averaged, pictures, judge)
+
+
+# Measuring and drawing: the only place where labels are read ------------------------------------------------------
+
+SAMPLES = 10_000  # drawn images per measurement, as many as the test set has
+
+
+def draw_samples(generator: Generator, noise_size: int) -> Tensor:
+    """The images (10000, 1, 28, 28) that G draws from noise that is the same in every epoch and every run."""
+    device = next(generator.parameters()).device
+    with evaluating(generator):
+        return generator(draw_noise(SAMPLES, noise_size, torch.Generator(device).manual_seed(0)))
+
+
+def draw_reals(run: Run, data: Dataset) -> None:
+    """reals.png: the first hundred training images."""
+    shown = data.train_images[:100].view(10, 10, 28, 28) / 255
+    images.save_grid(run.folder / "reals.png", shown, f"{data.title}: training images")
+
+
+def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
+    """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
+    with evaluating(generator):
+        shown = generator(pictures).view(10, 10, 28, 28)
+    title = f"{run.title}, epoch {run.epoch}\na hundred samples, the same noise in every epoch"
+    images.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", shown, title)
+    images.save_curves(
+        run.folder / "curves.png",
+        run.rows,
+        run.title,
+        panels={
+            "Fréchet distance to the test images": ["frechet"],
+            "distance of the digits' shares": ["share_distance"],
+            "share of each digit": SHARES,
+            "losses [nats]": ["loss_d", "loss_g"],
+            "mean probability of being real": ["d_real", "d_fake"],
+        },
+    )
+
+
+def draw_interpolation(run: Run, generator: Generator, pictures: Tensor) -> None:
+    """interpolation.png: eight walks from one latent to another.
+
+    Along the great circle (White 2016, arXiv:1609.04468): the straight line would pass through latents shorter than
+    any that G was trained on.
+    """
+    start, end = pictures[:8, None], pictures[8:16, None]
+    where = torch.linspace(0, 1, 11, device=pictures.device)[None, :, None]
+    angle = torch.arccos(F.cosine_similarity(start, end, dim=-1))[..., None]
+    path = (torch.sin((1 - where) * angle) * start + torch.sin(where * angle) * end) / torch.sin(angle)
+    with evaluating(generator):
+        shown = generator(path.flatten(0, 1)).view(8, 11, 28, 28)
+    title = f"{run.title}, epoch {run.epoch}\nin each row a walk from one noise to another"
+    images.save_grid(
+        run.folder / "interpolation.png", shown, title, column_labels=[f"{value:.1f}" for value in where.flatten()]
+    )
+
+
+def draw_neighbours(run: Run, data: Dataset, generator: Generator, pictures: Tensor) -> float:
+    """neighbours.png: ten samples, each above the three training images nearest to it. Is it memorising?
+
+    Returns the mean distance of the hundred samples to their nearest training image, over the same for the first
+    hundred test images: far below 1 would be a copy machine.
+    """
+    reals = data.train_images.flatten(1).float() / 255
+    with evaluating(generator):
+        samples = generator(pictures).flatten(1)
+    nearest = torch.cdist(samples, reals).topk(3, largest=False)
+    fresh = torch.cdist(data.test_images[:100].flatten(1).float() / 255, reals).min(dim=1).values
+    rows = torch.cat((samples[None, :10], reals[nearest.indices[:10]].transpose(0, 1)))
+    title = f"{run.title}, epoch {run.epoch}\nsamples, and the training images nearest to them"
+    labels = ("sample", "nearest", "second", "third")
+    images.save_grid(run.folder / "neighbours.png", rows.view(4, 10, 28, 28), title, labels)
+    return float(nearest.values[:, 0].mean() / fresh.mean())
+
+
+def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) -> None:
+    """digits.png: how often each digit is drawn, beside how often it is in the training set."""
+    figure = images.new_figure(7, 3.6)
+    axes = figure.add_subplot()
+    places = torch.arange(10)
+    axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
+    axes.bar(places + 0.2, shares, width=0.4, label=f"{SAMPLES:,} samples", color="tab:blue")
+    axes.set_xticks(places, data.classes)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_ylabel("share")
+    axes.legend(frameon=False, ncols=2, loc="lower center")
+    axes.set_title(f"{run.title}, epoch {run.epoch}: what is drawn", fontsize=10)
+    images.save_figure(run.folder / "digits.png", figure)
+
+
+def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge: Judge) -> dict:
+    """The figures and report.json of a finished run."""
+    last = run.rows[-1]
+    shares = [last[name] for name in SHARES]
+    draw_shares(run, data, shares, judge.train_shares)
+    draw_interpolation(run, averaged, pictures)
+    novelty = draw_neighbours(run, data, averaged, pictures)
+    images.save_animation(run.folder / "training.gif", sorted(run.folder.glob("epoch_*.png")))
+    return run.report(
+        {
+            "dataset": data.name,
+            "epochs": run.epoch,
+            "frechet": last["frechet"],
+            "frechet_floor": judge.floor,
+            "frechet_in_floors": last["frechet"] / judge.floor,
+            "share_distance": last["share_distance"],
+            "share_smallest": min(shares),
+            "share_largest": max(shares),
+            "nearest_distance_over_test_images": novelty,
+            "classifier_accuracy": judge.accuracy,
+            "seconds": sum(row["seconds"] for row in run.rows),
+        }
+    )
+
+
+if __name__ == "__main__":
+    launch(main, Config)
