@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import images, init, metrics
+from common import images, init
 from common.classifier import SHARES, Judge
 from common.data import Dataset, load_dataset, to_float
 from common.run import (
