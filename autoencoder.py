@@ -38,6 +38,7 @@ from common.run import (
     next_folder,
     read_config,
     read_tensors,
+    set_learning_rate,
     whole_file,
 )
 
@@ -47,7 +48,7 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had, else drawn
+    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with [textbook]
@@ -61,9 +62,7 @@ class Config:
     seed: int = 0  # decides weights and order
     # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
-    precision: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # auto: bfloat16 where the hardware multiplies it natively
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware multiplies it
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
@@ -203,8 +202,7 @@ def main(config: Config) -> dict:
     draw_epoch(run, data, network)
     for _ in run.remaining_epochs():
         for batch in run.batches():
-            for group in optimizer.param_groups:
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * run.progress))
+            set_learning_rate(optimizer, rate * 0.5 * (1 + math.cos(math.pi * run.progress)))
             x = to_float(data.train_images[batch]).flatten(1)
             run.add(**step(network, optimizer, x, config, autocast))
         run.means()
@@ -333,7 +331,7 @@ def sweep(config: Config) -> dict:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    draw_sweep(folder / "sweep.png", rows, digit[0], outputs)
+    draw_sweep(folder / "sweep.png", rows, digit[0].cpu(), outputs)
     print(f"\nsweep: {folder / 'sweep.png'}")
     return {f"test_mse_{row['hidden']}": row["test_mse"] for row in rows}
 
@@ -354,7 +352,7 @@ def draw_sweep(path: Path, rows: list[dict], original: Tensor, outputs: list[Ten
     axes.set_title(f"autoencoder on {rows[0]['dataset']}: more hidden units, lower loss, sharper picture", fontsize=11)
     for column, (picture, title) in enumerate(zip([original, *outputs], ["original", *widths], strict=True)):
         panel = figure.add_subplot(grid[1, column])
-        panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        panel.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
         panel.set_title(title, fontsize=9)
         panel.axis("off")
     images.save_figure(path, figure)

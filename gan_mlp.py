@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import images, init
+from common import BadInput, images, init
 from common.classifier import SHARES, Judge
 from common.data import Dataset, load_dataset, to_float
 from common.run import (
@@ -35,6 +36,7 @@ from common.run import (
     mixed_precision,
     read_config,
     read_tensors,
+    set_learning_rate,
 )
 
 PIXELS = 28 * 28
@@ -43,7 +45,7 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had, else drawn
+    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
     # networks
     noise_size: int = 100  # numbers in z, standard normal [DCGAN]
@@ -52,19 +54,19 @@ class Config:
     leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
     dropout_d: float = 0.3  # share of D's hidden units dropped in each step [measured: see README]
+    shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
     # optimisation
     epochs: int = 60  # passes over the training images [measured: see README]
     batch_size: int = 128  # images per update [DCGAN]
-    learning_rate_d: float = 2e-4  # Adam step size of D [DCGAN]
-    learning_rate_g: float = 5e-4  # Adam step size of G [measured: see README]
+    learning_rate_d: float = 4e-4  # Adam step size of D [measured: see README]
+    learning_rate_g: float = 1e-3  # Adam step size of G [measured: see README]
+    decay_from: float = 0.5  # share of the updates after which both step sizes fall evenly to 0 [measured: see README]
     beta1: float = 0.5  # Adam's decay of the first moment [DCGAN]
     average: float = 0.999  # decay of the running average of G's weights that samples are drawn from; 0: G itself
     seed: int = 0  # decides weights, order, dropout and noise
     # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
-    precision: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # auto: bfloat16 where the hardware multiplies it natively
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware multiplies it
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
@@ -166,6 +168,21 @@ def load(run_folder: str | Path) -> Model:
 # Training ---------------------------------------------------------------------------------------------------------
 
 
+def shifted(x: Tensor, reach: int, random: torch.Generator) -> Tensor:
+    """Images (n, 1, 28, 28), each moved by its own draw of up to `reach` pixels in both directions, black coming in.
+
+    D must judge drawn and real images moved alike, and G learns through the moving (Zhao et al. 2020, arXiv:2006.10738,
+    "differentiable augmentation"): a fully connected D would otherwise learn single pixels by heart.
+    """
+    if reach == 0:
+        return x
+    wide = 28 + 2 * reach
+    pixel = torch.arange(28, device=x.device)
+    corner = torch.randint(2 * reach + 1, (2, len(x), 1), generator=random, device=x.device)
+    where = ((pixel + corner[0])[:, :, None] * wide + (pixel + corner[1])[:, None, :]).flatten(1)  # (n, 784)
+    return F.pad(x, (reach,) * 4).flatten(1).gather(1, where).view(-1, 1, 28, 28)
+
+
 def discriminator_step(
     discriminator: Discriminator,
     optimizer: torch.optim.Optimizer,
@@ -197,15 +214,27 @@ def generator_step(
 
 @torch.no_grad()
 def average_weights(averaged: Generator, generator: Generator, decay: float) -> None:
-    """averaged <- decay * averaged + (1 - decay) * generator, for weights and BatchNorm statistics alike.
+    """averaged <- decay * averaged + (1 - decay) * generator, for every weight.
 
     G circles around the point where it would fool D; the mean of the circle draws better than any point on it.
     """
-    torch._foreach_lerp_(_floats(averaged), _floats(generator), 1 - decay)
+    torch._foreach_lerp_(list(averaged.parameters()), list(generator.parameters()), 1 - decay)
 
 
-def _floats(network: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+@torch.no_grad()
+def refresh_batchnorm(averaged: Generator, noise_size: int) -> None:
+    """Measure the BatchNorm statistics of the averaged weights on 10,000 latents, always the same ones.
+
+    They belong to no weights that were ever trained, so the statistics gathered in training do not fit them.
+    """
+    norms = [layer for layer in averaged.modules() if isinstance(layer, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of what is seen, not a decaying one
+    device = next(averaged.parameters()).device
+    averaged.train()
+    averaged(draw_noise(SAMPLES, noise_size, torch.Generator(device).manual_seed(1)))
+    averaged.eval()
 
 
 def main(config: Config) -> dict:
@@ -216,8 +245,10 @@ def main(config: Config) -> dict:
             "noise_size": 1,
             "leak": 0,
             "dropout_d": 0,
+            "shift": 0,
             "learning_rate_d": 0,
             "learning_rate_g": 0,
+            "decay_from": 0,
             "beta1": 0,
             "average": 0,
         },
@@ -225,12 +256,17 @@ def main(config: Config) -> dict:
             "noise_size": 4096,
             "leak": 1,
             "dropout_d": 0.95,
+            "shift": 14,
             "learning_rate_d": 1,
             "learning_rate_g": 1,
+            "decay_from": 0.99,
             "beta1": 0.9999,
             "average": 0.99999,
         },
     )
+    for name, widths in (("--widths-g", config.widths_g), ("--widths-d", config.widths_d)):
+        if not widths or min(widths) < 1 or max(widths) > 65_536:
+            raise BadInput(f"{name} must be one or more widths from 1 to 65536, not {widths}")
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     autocast = mixed_precision(device, precision)
@@ -265,13 +301,18 @@ def main(config: Config) -> dict:
     judge = Judge(data, config.data_dir)
     for _ in run.remaining_epochs():
         for batch in run.batches():
+            decay = min(1.0, (1 - run.progress) / (1 - config.decay_from))
+            set_learning_rate(optimizer_d, config.learning_rate_d * decay)
+            set_learning_rate(optimizer_g, config.learning_rate_g * decay)
             reals = to_float(data.train_images[batch])
             noise = draw_noise(len(batch), config.noise_size, random)
             with autocast:
                 fakes = generator(noise)
-            run.add(**discriminator_step(discriminator, optimizer_d, reals, fakes, autocast))
-            run.add(**generator_step(discriminator, optimizer_g, fakes, autocast))
+            moved_reals, moved_fakes = shifted(reals, config.shift, random), shifted(fakes, config.shift, random)
+            run.add(**discriminator_step(discriminator, optimizer_d, moved_reals, moved_fakes, autocast))
+            run.add(**generator_step(discriminator, optimizer_g, moved_fakes, autocast))
             average_weights(averaged, generator, config.average)
+        refresh_batchnorm(averaged, config.noise_size)
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
         run.finish_epoch({**losses, **judge(draw_samples(averaged, config.noise_size))}, unshown=SHARES)
@@ -357,8 +398,8 @@ def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) ->
     """digits.png: how often each digit is drawn, beside how often it is in the training set."""
     figure = images.new_figure(7, 3.6)
     axes = figure.add_subplot()
-    places = torch.arange(10)
-    axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
+    places = np.arange(10)
+    axes.bar(places - 0.2, target.numpy(), width=0.4, label="training images", color="0.65")
     axes.bar(places + 0.2, shares, width=0.4, label=f"{SAMPLES:,} samples", color="tab:blue")
     axes.set_xticks(places, data.classes)
     axes.yaxis.set_major_formatter("{x:.0%}")

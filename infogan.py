@@ -48,13 +48,11 @@ CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had, else drawn
+    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
     # latents and posterior
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
-    learn_variance: bool = (
-        False  # Q also predicts log-variances of c2 and c3; off: standard deviation 1 [authors' code]
-    )
+    learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
     epochs: int = 15  # passes over the training images [measured: see README]
     batch_size: int = 128  # images per update [authors' code]
@@ -66,9 +64,7 @@ class Config:
     seed: int = 0  # decides weights, order, codes and noise
     # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
-    precision: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # auto: bfloat16 where the hardware multiplies it natively
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware multiplies it
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again

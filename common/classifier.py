@@ -5,6 +5,7 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 """
 
 import hashlib
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -108,7 +109,9 @@ def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
     path = Path(data_dir) / "classifiers" / f"{data.name}-{checksum}.pt"
-    classifier = DigitClassifier().to(device, memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+        torch.manual_seed(0)
+        classifier = DigitClassifier().to(device, memory_format=torch.channels_last)
     if path.exists():
         read_tensors(path, classifier=classifier)
     else:
@@ -127,21 +130,17 @@ def _train(classifier: DigitClassifier, data: Dataset) -> None:
     """Fit it with Adam, one learning-rate cycle, each batch shifted by up to two pixels. Same data, same weights."""
     n, device = len(data.train_images), data.train_images.device
     autocast = mixed_precision(device, choose_precision("auto", device))
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-        torch.manual_seed(0)
-        for layer in classifier.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-        optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
-        steps = EPOCHS * -(-n // BATCH_SIZE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
-        for epoch in range(EPOCHS):
-            for batch in epoch_order(n, 0, epoch).to(device).split(BATCH_SIZE):
-                shift = torch.randint(-2, 3, (2,)).tolist()
-                x = to_float(data.train_images[batch]).roll(shift, dims=(2, 3))
-                with autocast:
-                    loss = F.cross_entropy(classifier(x)[0], data.train_labels[batch])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+    random = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
+    steps = EPOCHS * math.ceil(n / BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
+    for epoch in range(EPOCHS):
+        for batch in epoch_order(n, 0, epoch).to(device).split(BATCH_SIZE):
+            shift = torch.randint(-2, 3, (2,), generator=random).tolist()
+            x = to_float(data.train_images[batch]).roll(shift, dims=(2, 3))
+            with autocast:
+                loss = F.cross_entropy(classifier(x)[0], data.train_labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()

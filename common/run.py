@@ -193,6 +193,11 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             network.train(mode)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 # Files ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +252,8 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
             value = Path(value)
         if isinstance(default, float) and type(value) is int:
             value = float(value)
+        if isinstance(default, tuple) and isinstance(value, list) and all(type(item) is int for item in value):
+            value = tuple(value)
         if type(value) is not type(default) and not isinstance(value, type(default)):
             raise BadInput(f"{folder / 'config.json'}: {name} is {value!r}, not of type {type(default).__name__}")
         values[name] = value
@@ -516,12 +523,16 @@ def next_folder(parent: Path, kind: str = "run") -> Path:
         raise BadInput(f"--out: {error.filename}: {error.strerror}") from None
 
 
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
+
+
 def _read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():  # stopped within the first epoch
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+            rows = [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [row for row in rows if row["epoch"] > 0]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path}: is damaged: {error}") from None
