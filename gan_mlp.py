@@ -56,7 +56,7 @@ class Config:
     dropout_d: float = 0.3  # share of D's hidden units dropped in each step [measured: see README]
     shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
     # optimisation
-    epochs: int = 60  # passes over the training images [measured: see README]
+    epochs: int = 40  # passes over the training images [measured: see README]
     batch_size: int = 128  # images per update [DCGAN]
     learning_rate_d: float = 4e-4  # Adam step size of D [measured: see README]
     learning_rate_g: float = 1e-3  # Adam step size of G [measured: see README]
@@ -355,6 +355,7 @@ def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
             "losses [nats]": ["loss_d", "loss_g"],
             "mean probability of being real": ["d_real", "d_fake"],
         },
+        logarithmic=("Fréchet distance to the test images", "distance of the digits' shares"),
     )
 
 
@@ -404,7 +405,8 @@ def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) ->
     axes.set_xticks(places, data.classes)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share")
-    axes.legend(frameon=False, ncols=2, loc="lower center")
+    axes.set_ylim(0, 1.25 * max(*shares, *target.tolist()))
+    axes.legend(frameon=False, ncols=2, loc="upper center")
     axes.set_title(f"{run.title}, epoch {run.epoch}: what is drawn", fontsize=10)
     images.save_figure(run.folder / "digits.png", figure)
 

@@ -81,8 +81,10 @@ def save_curves(
         if limits and name in limits:
             height, label = limits[name]
             axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
-        if name in logarithmic:
+        if name in logarithmic and min(row[column] for row in rows for column in columns) > 0:
             axes.set_yscale("log")
+        elif not any(row[column] for row in rows for column in columns):
+            axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -481,7 +481,8 @@ class Run:
         write_json(self.folder / "report.json", numbers)
         print(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
-            print(f"  {name:<36} {f'{value:.4f}' if isinstance(value, float) else value}")
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"  {name:<36} {shown}")
         print(f"  folder: {self.folder}", flush=True)
         return numbers
 
