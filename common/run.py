@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 TIME_COLUMNS = ("seconds", "images_per_second")
 
+# What config.json holds beside the fields of the Config.
+PROVENANCE = ("script", "command", "git_commit", "versions", "started")
 # A resumed run may differ from the stored one in these fields and in no other.
 FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", "resume")
 # What `--smoke` means for the fields that every script has; a flag given beside it still counts.
@@ -241,7 +244,7 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
     if stored.get("script") != script:
         raise BadInput(f"{folder / 'config.json'}: is a run of {stored.get('script')}, not of {script}")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    gone = sorted(set(stored) - set(fields) - set(_provenance(script)))
+    gone = sorted(set(stored) - set(fields) - set(PROVENANCE))
     missing = sorted(set(fields) - set(stored) - {"resume"})
     if gone or missing:
         raise BadInput(f"{folder / 'config.json'}: fields do not match: unknown {gone}, missing {missing}")
@@ -289,16 +292,16 @@ def _read_torch(path: Path) -> dict:
 
 
 def _provenance(script: str) -> dict[str, Any]:
-    """Where a run comes from: script, command line, commit, versions, start time."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Where a run comes from, an entry for each of PROVENANCE."""
+    commit = None
+    if shutil.which("git"):
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+        commit = git.stdout.strip() or None
     packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
-    return {
-        "script": script,
-        "command": shlex.join(sys.argv),
-        "git_commit": git.stdout.strip() or None,
-        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
+    versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}}
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    values = (script, shlex.join(sys.argv), commit, versions, started)
+    return dict(zip(PROVENANCE, values, strict=True))
 
 
 # The run -------------------------------------------------------------------------------------------------------
@@ -384,7 +387,8 @@ class Run:
                 raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
             self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
-        print(f"{self.title}, epochs {self.epoch + 1} to {self.epochs}, {how}\nfolder {self.folder}", flush=True)
+        left = f"epochs {self.epoch + 1} to {self.epochs}" if self.epoch < self.epochs else "complete, drawn again"
+        print(f"{self.title}, {left}, {how}\nfolder {self.folder}", flush=True)
         write_json(self.folder / "config.json", self._config_json)
 
     def remaining_epochs(self) -> Iterator[int]:
