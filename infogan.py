@@ -54,7 +54,7 @@ class Config:
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 15  # passes over the training images [measured: see README]
+    epochs: int = 12  # passes over the training images [measured: see README]
     batch_size: int = 128  # images per update [authors' code]
     learning_rate_d: float = 2e-4  # Adam step size of D and Q [paper C.1]
     learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]

@@ -1,0 +1,69 @@
+"""Fixtures that several test files share."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import infogan
+from common.data import Dataset, drawn, load_dataset
+from common.run import ROOT
+from tests.helpers import run_script
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of the real script in a process of its own, started from the folder `cwd`."""
+
+    process: subprocess.CompletedProcess
+    folder: Path
+    cwd: Path
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    base = tmp_path_factory.mktemp("smoke")
+    cwd = base / "elsewhere"
+    cwd.mkdir()
+    process = run_script("infogan.py", "--smoke", "--out", base / "outputs", "--data-dir", base / "data", cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    yield Finished(process, base / "outputs" / "infogan" / "run-001", cwd)
+    shutil.rmtree(base)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    raw = ROOT / "data" / "MNIST" / "raw"
+    missing = [name for name in MNIST_FILES if not (raw / name).exists() and not (raw / f"{name}.gz").exists()]
+    if missing:
+        pytest.skip(f"needs real MNIST: data/MNIST/raw lacks {', '.join(missing)}")
+    return load_dataset("mnist", ROOT / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    return drawn(train=128, test=64)
+
+
+@pytest.fixture
+def on_tiny(monkeypatch, tiny):
+    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, and is judged by few samples."""
+    monkeypatch.setattr(infogan, "load_dataset", lambda *_: tiny)
+    monkeypatch.setattr(infogan, "SAMPLES", 200)
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A parent of run folders, with a space in its name. Removed after the test: a checkpoint is 160 MB."""
+    folder = tmp_path / "my outputs"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

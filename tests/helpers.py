@@ -1,0 +1,69 @@
+"""What several test files call: the scripts in a process of their own, run folders read and compared."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.run import ROOT, TIME_COLUMNS
+
+FLOAT32 = torch.autocast("cpu", enabled=False)
+CPU = torch.device("cpu")
+
+
+def command_line(script: str, *flags: object) -> list[str]:
+    return [sys.executable, str(ROOT / script), *map(str, flags)]
+
+
+def run_script(script: str, *flags: object, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command_line(script, *flags), cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def rows_without_time(run_folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv as they were written, but for the columns that a clock decides."""
+    with (run_folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [
+            {name: value for name, value in row.items() if name not in TIME_COLUMNS} for row in csv.DictReader(file)
+        ]
+
+
+def pictures(run_folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix in (".png", ".gif")}
+
+
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of every parameter and every buffer."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def moved(network: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """The names of the parameters and buffers that differ from an earlier `tensors`."""
+    return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def parameter_names(network: nn.Module) -> set[str]:
+    return {name for name, _ in network.named_parameters()}
+
+
+def buffer_names(network: nn.Module) -> set[str]:
+    return {name for name, _ in network.named_buffers()}
+
+
+def same_content(a: Path, b: Path) -> bool:
+    """Whether the checkpoints of two run folders hold the same: every tensor to the bit, every other value equal."""
+    return _same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b)))
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    return type(a) is type(b) and a == b

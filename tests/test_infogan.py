@@ -1,0 +1,653 @@
+"""InfoGAN from the shell: what a run writes, that it learns from its seed alone, stopping, going on, and bad input."""
+
+import csv
+import dataclasses
+import errno
+import itertools
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+import common.run
+import infogan
+from common import BadInput, init
+from common.run import ROOT, Run, launch, parse
+from infogan import Config, Discriminator, Generator
+from tests.helpers import CPU, command_line, pictures, rows_without_time, same_content, tensors
+
+COLUMNS = "epoch,seconds,images_per_second,loss_d,loss_g,d_real,d_fake,info_c1_nats,info_c2_nats,info_c3_nats,accuracy"
+UPDATES = 2  # per epoch on the tiny set
+EPOCHS = 2
+
+
+class Shell(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys):
+    """Call the script as the shell does, but within this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*flags: object) -> Shell:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "infogan.py"), *map(str, flags)])
+        monkeypatch.setattr(common.run, "_stop_asked", False)
+        monkeypatch.setattr(Run, "in_training", False)
+        capsys.readouterr()
+        status = 0
+        try:
+            launch(infogan.main, Config)
+        except SystemExit as leaving:
+            status = leaving.code
+        return Shell(status, *capsys.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def assert_refused(result: Shell, *words: str) -> None:
+    assert result.status == 2
+    assert result.err.count("\n") == 1, result.err
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+def tiny_config(out: Path, **fields: object) -> Config:
+    fields = {"dataset": "drawn", "epochs": EPOCHS, "batch_size": 64} | fields
+    return Config(out=out, data_dir=out.parent / "data", **fields)
+
+
+def flags_of(config: Config) -> list[str]:
+    names = ("dataset", "epochs", "batch_size", "out", "data_dir", "seed")
+    return list(itertools.chain(*((f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in names)))
+
+
+def fresh_networks(config: Config) -> tuple[Generator, Discriminator]:
+    """The networks as `main` has them before the first update."""
+    torch.manual_seed(config.seed)
+    networks = Generator(config.noise_size), Discriminator(config.learn_variance)
+    for network in networks:
+        init.dcgan_(network)
+    return networks
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Same weights, optimiser states and random states, same metrics but for the time, same pictures."""
+    assert same_content(found, expected)
+    assert rows_without_time(found) == rows_without_time(expected)
+    found_pictures, expected_pictures = pictures(found), pictures(expected)
+    assert set(found_pictures) == set(expected_pictures)
+    assert [name for name, content in found_pictures.items() if content != expected_pictures[name]] == []
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, tiny):
+    """A run of two epochs that was never stopped."""
+    base = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infogan, "load_dataset", lambda *_: tiny)
+        patch.setattr(infogan, "SAMPLES", 200)
+        infogan.main(tiny_config(base / "outputs"))
+    yield base / "outputs" / "infogan" / "run-001"
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def finished(reference, out):
+    """A copy of the reference run. Links will do: a run replaces its files and never writes into them."""
+    folder = out / "infogan" / "run-001"
+    shutil.copytree(reference, folder, copy_function=os.link)
+    return folder
+
+
+# The smoke run of the real script -------------------------------------------------------------------------------
+
+
+def expected_files(epochs: int) -> set[str]:
+    grids = {f"epoch_{epoch:03d}_{code}.png" for epoch in range(epochs + 1) for code in ("c1", "c2", "c3")}
+    figures = {"reals.png", "codes.png", "confusion.png", "curves.png", "training.gif"}
+    return grids | figures | {"config.json", "metrics.csv", "report.json", "checkpoint.pt"}
+
+
+def test_smoke_run_writes_every_file_and_no_other(smoke_run):
+    assert smoke_run.process.returncode == 0
+    assert {path.name for path in smoke_run.folder.iterdir()} == expected_files(epochs=2)
+    assert all(path.stat().st_size > 0 for path in smoke_run.folder.iterdir())
+
+
+def test_smoke_run_writes_nothing_elsewhere(smoke_run):
+    assert list(smoke_run.cwd.iterdir()) == []
+    assert {path.name for path in smoke_run.cwd.parent.iterdir()} == {"elsewhere", "outputs", "data"}
+    assert [path.name for path in smoke_run.folder.parent.iterdir()] == ["run-001"]
+
+
+def test_smoke_run_prints_a_line_per_epoch_and_the_scorecard_and_no_bar(smoke_run):
+    lines = smoke_run.process.stdout.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert any(re.fullmatch(r" +accuracy +0\.\d{4}", line) for line in lines)
+    assert lines[-1].endswith(str(smoke_run.folder))
+    assert "drawn digits, not MNIST" in smoke_run.process.stdout
+    assert smoke_run.process.stderr == ""
+
+
+def test_smoke_run_explains_itself(smoke_run):
+    stored = json.loads((smoke_run.folder / "config.json").read_text())
+    assert set(stored) >= {field.name for field in dataclasses.fields(Config)} - {"resume"}
+    assert (stored["dataset"], stored["epochs"], stored["batch_size"]) == ("drawn", 2, 64)
+    assert stored["device"] in ("cpu", "cuda", "mps")
+    assert stored["precision"] in ("float32", "bfloat16")
+    assert stored["script"] == "infogan"
+    assert "--smoke" in shlex.split(stored["command"])
+    assert stored["versions"].keys() >= {"python", "torch", "torchvision", "numpy"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", stored["started"])
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.fullmatch(r"[0-9a-f]{40}", stored["git_commit"]) if git.returncode == 0 else not stored["git_commit"]
+
+
+def test_smoke_metrics_have_the_header_and_finite_numbers(smoke_run):
+    with (smoke_run.folder / "metrics.csv").open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    assert ",".join(header) == COLUMNS
+    assert [row[0] for row in rows] == ["1", "2"]
+    numbers = [dict(zip(header, map(float, row), strict=True)) for row in rows]
+    assert all(math.isfinite(value) for row in numbers for value in row.values())
+    for row in numbers:
+        assert 0 < row["d_fake"] < 1
+        assert 0 < row["d_real"] < 1
+        assert 0 <= row["accuracy"] <= 1
+        assert row["info_c1_nats"] <= math.log(10)
+        assert row["seconds"] > 0
+
+
+def test_smoke_report_is_a_scorecard(smoke_run):
+    report = json.loads((smoke_run.folder / "report.json").read_text())
+    last = rows_without_time(smoke_run.folder)[-1]
+    assert (report["dataset"], report["epochs"]) == ("drawn", 2)
+    assert report["accuracy"] == pytest.approx(float(last["accuracy"]))
+    assert report["info_c1_nats"] == pytest.approx(float(last["info_c1_nats"]))
+    assert report["info_c1_maximum_nats"] == pytest.approx(math.log(10))
+    assert 0 <= report["normalised_mutual_information"] <= 1
+    assert report["accuracy"] <= report["accuracy_majority_map"] + 0.05
+    for code in ("c2", "c3"):
+        assert re.fullmatch(r"(slant|thickness) \([01]\.\d\d\)", report[code])
+        assert all(-1 <= report[f"{code}_{what}_rank_correlation"] <= 1 for what in ("slant", "thickness"))
+    assert all(math.isfinite(value) for value in report.values() if isinstance(value, float))
+
+
+def test_smoke_run_changes_every_parameter_and_buffer(smoke_run):
+    content = checkpoint(smoke_run.folder)
+    for name, network in zip(("generator", "discriminator"), fresh_networks(Config()), strict=True):
+        before = tensors(network)
+        assert list(content[name]) == list(before)
+        assert [key for key, value in before.items() if torch.equal(content[name][key], value)] == []
+        assert all(value.isfinite().all() for value in content[name].values())
+
+
+def test_smoke_pictures_can_be_opened_and_differ_by_epoch_and_code(smoke_run):
+    for path in smoke_run.folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert min(picture.size) > 200, path.name
+    grids = [path.read_bytes() for path in smoke_run.folder.glob("epoch_*.png")]
+    assert len(set(grids)) == len(grids) == 9
+    with Image.open(smoke_run.folder / "training.gif") as animation:
+        assert animation.n_frames == 3
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process_and_folder(smoke_run, monkeypatch, out):
+    monkeypatch.setattr(infogan, "SAMPLES", 200)  # for the report alone, which is not compared
+    infogan.main(Config(smoke=True, dataset="drawn", epochs=2, batch_size=64, out=out, data_dir=out.parent / "data"))
+    again = out / "infogan" / "run-001"
+    assert (again / "checkpoint.pt").read_bytes() == (smoke_run.folder / "checkpoint.pt").read_bytes()
+    assert_same_run(again, smoke_run.folder)
+
+
+# What decides the weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_another_seed_gives_other_numbers_and_pictures(reference, out):
+    infogan.main(tiny_config(out, seed=1, epochs=1))
+    other = out / "infogan" / "run-001"
+    row, others = rows_without_time(reference)[0], rows_without_time(other)[0]
+    assert {name for name in row if row[name] == others[name]} <= {"epoch", "accuracy"}
+    for name in ("epoch_000_c1.png", "epoch_001_c1.png", "epoch_001_c2.png", "epoch_001_c3.png"):
+        assert pictures(other)[name] != pictures(reference)[name], name
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize("times", [0, 2], ids=["never", "twice per epoch"])
+def test_how_often_pictures_are_drawn_changes_no_weight(reference, out, monkeypatch, times):
+    draw = infogan.draw_epoch
+
+    def draw_otherwise(run: Run, *rest: object) -> None:
+        for _ in range(times if run.epoch else 1):
+            draw(run, *rest)
+
+    monkeypatch.setattr(infogan, "draw_epoch", draw_otherwise)
+    infogan.main(tiny_config(out))
+    again = out / "infogan" / "run-001"
+    assert len(list(again.glob("epoch_*_c1.png"))) == (EPOCHS + 1 if times else 1)
+    assert same_content(again, reference)
+    assert rows_without_time(again) == rows_without_time(reference)
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"learn_variance": True, "noise_size": 5, "precision": "float32"},
+        {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
+    ],
+    ids=" ".join,
+)
+def test_other_settings_run_to_the_end_and_load(out, fields):
+    report = infogan.main(tiny_config(out, epochs=1, **fields))
+    folder = out / "infogan" / "run-001"
+    assert {path.name for path in folder.iterdir()} == expected_files(epochs=1)
+    assert json.loads((folder / "report.json").read_text()) == report
+    config = infogan.load(folder).config
+    assert {name: getattr(config, name) for name in fields} == fields
+
+
+def test_sheets_have_a_row_per_category_in_the_order_of_the_digits():
+    torch.manual_seed(0)
+    generator = Generator(62)
+    latent = infogan.draw_latent(10, 62, torch.Generator().manual_seed(0))
+    digit_of_category = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    plain = infogan.code_sheets(generator, latent, torch.arange(10))
+    sorted_by_digit = infogan.code_sheets(generator, latent, digit_of_category)
+    assert {code: tuple(sheet.shape) for code, sheet in plain.items()} == {
+        "c1": (10, 10, 28, 28),
+        "c2": (10, 9, 28, 28),
+        "c3": (10, 9, 28, 28),
+    }
+    for code, sheet in sorted_by_digit.items():
+        for category, digit in enumerate(digit_of_category.tolist()):
+            torch.testing.assert_close(sheet[digit], plain[code][category], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("code", "column"), [("c2", 0), ("c3", 1)])
+def test_sheets_move_one_code_from_minus_2_to_2_and_hold_the_other_at_0(code, column):
+    generator = Generator(62).eval()
+    latent = infogan.draw_latent(10, 62, torch.Generator().manual_seed(0))
+    sheet = infogan.code_sheets(generator, latent, torch.arange(10))[code]
+    continuous = torch.zeros(9, 2)
+    continuous[:, column] = torch.linspace(-2, 2, 9)
+    row = infogan.Latent(latent.noise[:1].expand(9, -1), torch.full((9,), 4), continuous)
+    with torch.no_grad():
+        torch.testing.assert_close(sheet[4], generator(row.joined()).squeeze(1), rtol=0, atol=1e-5)
+
+
+# Run folders ----------------------------------------------------------------------------------------------------
+
+
+def test_run_folders_take_the_next_free_number_and_are_never_shared(out, tiny):
+    for name in ("run-002", "run-009", "run-abc", "run-1x"):
+        (out / "infogan" / name).mkdir(parents=True)
+    (out / "infogan" / "run-010").write_text("a file")
+    folders = [Run(tiny_config(out), "infogan", tiny, CPU, "float32").folder for _ in range(3)]
+    assert [folder.name for folder in folders] == ["run-011", "run-012", "run-013"]
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_bad_input(tmp_path, tiny):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(BadInput, match="--out"):
+        Run(tiny_config(tmp_path / "file"), "infogan", tiny, CPU, "float32")
+
+
+def test_a_machine_without_git_can_run(monkeypatch, tmp_path, out, tiny):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    run = Run(tiny_config(out), "infogan", tiny, CPU, "float32")
+    run.keep(weight=torch.zeros(1))
+    assert json.loads((run.folder / "config.json").read_text())["git_commit"] is None
+
+
+# Stopping and going on ------------------------------------------------------------------------------------------
+
+
+def signal_at(update: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send a signal to this process within an update, counted from 1."""
+    step, count = infogan.generator_step, itertools.count(1)
+
+    def step_with_signal(*arguments: object) -> dict:
+        if next(count) == update:
+            os.kill(os.getpid(), number)
+        return step(*arguments)
+
+    monkeypatch.setattr(infogan, "generator_step", step_with_signal)
+
+
+def resume_flags(stopped: Shell) -> list[str]:
+    """The flags of the command that a stopped run prints."""
+    command = shlex.split(stopped.err.split("go on with: ")[1])
+    assert command[0] == "python"
+    assert command[1].endswith("infogan.py")
+    return command[2:]
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize(
+    ("update", "number", "epochs_done"),
+    [(1, signal.SIGINT, 0), (UPDATES, signal.SIGTERM, 0), (UPDATES + 1, signal.SIGTERM, 1)],
+    ids=["first update", "last update of an epoch", "within the last epoch"],
+)
+def test_a_stopped_run_goes_on_to_the_bytes_of_one_that_never_stopped(
+    shell, monkeypatch, reference, out, update, number, epochs_done
+):
+    folder = out / "infogan" / "run-001"
+    with monkeypatch.context() as patch:
+        signal_at(update, number, patch)
+        stopped = shell(*flags_of(tiny_config(out)))
+    assert stopped.status == 130
+    assert stopped.err.count("\n") == 1
+    assert not (folder / "report.json").exists()
+    assert len(list(folder.glob("epoch_*_c1.png"))) == epochs_done + 1
+    assert checkpoint(folder)["epoch"] == epochs_done
+
+    resumed = shell("--resume", folder)
+    assert resumed.status == 0, resumed.err
+    assert [path.name for path in out.glob("infogan/*")] == ["run-001"]
+    assert {path.name for path in folder.iterdir()} == expected_files(EPOCHS)
+    assert_same_run(folder, reference)
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, reference, out):
+    assert shell(*flags_of(tiny_config(out, epochs=EPOCHS - 1))).status == 0
+    folder = out / "infogan" / "run-001"
+    assert len(rows_without_time(folder)) == EPOCHS - 1
+    longer = shell("--resume", folder, "--epochs", EPOCHS)
+    assert longer.status == 0, longer.err
+    assert_same_run(folder, reference)
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, finished):
+    lost = ["codes.png", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
+    for name in [*lost, *(f"epoch_{EPOCHS:03d}_{code}.png" for code in ("c1", "c2", "c3"))]:
+        (finished / name).unlink()
+    result = shell("--resume", finished)
+    assert result.status == 0, result.err
+    assert {path.name for path in finished.iterdir()} == expected_files(EPOCHS)
+    assert_same_run(finished, reference)
+    assert (finished / "report.json").read_text() == (reference / "report.json").read_text()
+
+
+def assert_refused_and_untouched(shell, folder: Path, flags: list, *words: str) -> None:
+    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
+    assert_refused(shell("--resume", folder, *flags), *words)
+    assert {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", 1],
+        ["--batch-size", 32],
+        ["--learning-rate-d", 1e-4],
+        ["--learning-rate-g", 1e-4],
+        ["--beta1", 0.9],
+        ["--info-weight", 0],
+        ["--continuous-weight", 0.1],
+        ["--noise-size", 10],
+        ["--learn-variance"],
+        ["--smoke"],
+        ["--epochs", EPOCHS - 1],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_resuming_with_another_setting_is_refused_by_name(shell, finished, flags):
+    assert_refused_and_untouched(shell, finished, flags, flags[0])
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("checkpoint.pt", None),
+        ("checkpoint.pt", b""),
+        ("checkpoint.pt", b"garbage"),
+        ("config.json", None),
+        ("config.json", b"{"),
+        ("config.json", b"[1, 2]"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b'{"script": "gan_mlp"}'),
+        ("config.json", b'{"script": "infogan"}'),
+        ("metrics.csv", b"epoch,seconds\n1\n"),
+        ("metrics.csv", b"epoch,seconds\none,two\n"),
+        ("metrics.csv", b"\xff\xfe"),
+    ],
+)
+def test_resuming_a_damaged_run_names_the_file(shell, finished, name, content):
+    (finished / name).unlink()
+    if content is not None:
+        (finished / name).write_bytes(content)
+    assert_refused_and_untouched(shell, finished, [], str(finished / name))
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize("key", ["epoch", "step", "sums", "optimizer_g", "random", "torch_random_state"])
+def test_resuming_a_checkpoint_with_a_missing_or_senseless_entry_names_the_file(shell, finished, key):
+    content = checkpoint(finished)
+    for damaged in ({name: value for name, value in content.items() if name != key}, content | {key: "senseless"}):
+        (finished / "checkpoint.pt").unlink()
+        torch.save(damaged, finished / "checkpoint.pt")
+        assert_refused_and_untouched(shell, finished, [], "checkpoint.pt")
+
+
+def test_sigterm_stops_the_real_script_with_its_checkpoint_written(tmp_path, out):
+    flags = ["--smoke", "--epochs", "5000", "--out", out, "--data-dir", tmp_path / "data"]
+    folder = out / "infogan" / "run-001"
+    process = subprocess.Popen(
+        command_line("infogan.py", *flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (folder / "metrics.csv").exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.terminate()
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert resume_flags(Shell(130, "", err)) == ["--resume", str(folder)]
+    assert checkpoint(folder)["epoch"] >= 1
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert infogan.load(folder).generate(2).shape == (2, 1, 28, 28)
+
+
+# Runs that fail -------------------------------------------------------------------------------------------------
+
+
+def assert_failed(result: Shell, *words: str) -> None:
+    assert result.status == 1
+    assert result.err.count("\n") == 1, result.err
+    for word in words:
+        assert word in result.err
+
+
+def from_call(n: int, function, replacement):
+    """`function`, but from its call number n (from 1) on `replacement` of its result."""
+    count = itertools.count(1)
+    return lambda *args: replacement(function(*args)) if next(count) >= n else function(*args)
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+@pytest.mark.parametrize(("loss", "column"), [("discriminator_loss", "loss_d"), ("generator_loss", "loss_g")])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    shell, monkeypatch, out, loss, column, value
+):
+    folder = out / "infogan" / "run-001"
+    last_update = from_call(2 * UPDATES, getattr(infogan, loss), lambda found: found * value)
+    monkeypatch.setattr(infogan, loss, last_update)
+    result = shell(*flags_of(tiny_config(out)))
+    assert_failed(result, "epoch 2", column, str(folder))
+    assert len(rows_without_time(folder)) == 1
+    content = checkpoint(folder)
+    assert (content["epoch"], content["step"]) == (1, 0)
+    assert all(value.isfinite().all() for value in (*content["generator"].values(), *content["discriminator"].values()))
+    assert not (folder / "report.json").exists()
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_a_loss_that_is_no_number_in_the_first_epoch_promises_no_checkpoint_that_is_not_there(shell, monkeypatch, out):
+    monkeypatch.setattr(infogan, "discriminator_loss", lambda real, fake: real.sum() * math.nan)
+    result = shell(*flags_of(tiny_config(out)))
+    assert_failed(result, "epoch 1", "loss_d")
+    folder = out / "infogan" / "run-001"
+    assert ("checkpoint.pt" in result.err) == (folder / "checkpoint.pt").exists()
+    # The first pictures stand there before the first update.
+    assert {"reals.png", "epoch_000_c1.png", "config.json"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_weights_that_are_no_numbers_are_not_saved(shell, monkeypatch, out):
+    count = itertools.count(1)
+    step = infogan.generator_step
+
+    def overflow(discriminator, optimizer, *rest):
+        numbers = step(discriminator, optimizer, *rest)
+        if next(count) == 2 * UPDATES:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(math.inf)
+        return numbers
+
+    monkeypatch.setattr(infogan, "generator_step", overflow)
+    assert_failed(shell(*flags_of(tiny_config(out))), "generator", "not finite")
+    assert checkpoint(out / "infogan" / "run-001")["epoch"] == 1
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(shell, monkeypatch, out):
+    save, count = torch.save, itertools.count(1)
+
+    def full(content, file):
+        if next(count) == 2:
+            file.write(b"the beginning")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    assert_failed(shell(*flags_of(tiny_config(out))), "No space left")
+    folder = out / "infogan" / "run-001"
+    assert checkpoint(folder)["epoch"] == 1
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+# The command line -----------------------------------------------------------------------------------------------
+
+NUMBERS = ("epochs", "batch_size", "noise_size", "seed")
+FLOATS = ("learning_rate_d", "learning_rate_g", "beta1", "info_weight", "continuous_weight")
+
+
+def flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+BAD_FLAGS = [
+    (["--nonsense", "1"], "--nonsense"),
+    (["--learning-rate", "1"], "--learning-rate"),
+    (["nonsense"], "nonsense"),
+    (["--epochs"], "--epochs"),
+    (["--epochs", "many"], "--epochs"),
+    (["--epochs", "1.5"], "--epochs"),
+    (["--beta1", "high"], "--beta1"),
+    (["--beta1", "1"], "--beta1"),
+    (["--smoke", "yes"], "yes"),
+    (["--epochs", "0"], "--epochs"),
+    (["--batch-size", "0"], "--batch-size"),
+    (["--batch-size", "1"], "--batch-size"),
+    (["--batch-size", "513"], "--batch-size"),
+    (["--batch-size", "73"], "--batch-size"),  # 512 = 7 * 73 + 1
+    (["--noise-size", "0"], "--noise-size"),
+    (["--seed", "-1"], "--seed"),
+    (["--seed", str(2**40)], "--seed"),
+    (["--dataset", "imagenet"], "imagenet"),
+    (["--precision", "float16"], "float16"),
+    (["--device", "tpu"], "tpu"),
+    *(([flag(name), "-1"], flag(name)) for name in (*NUMBERS, *FLOATS)),
+    *(([flag(name), value], flag(name)) for name in FLOATS for value in ("nan", "inf", "-inf")),
+]
+
+
+@pytest.mark.parametrize(("flags", "named"), BAD_FLAGS, ids=lambda value: " ".join(value) if value[1:] else None)
+def test_a_bad_flag_is_one_line_that_names_it_and_nothing_is_written(shell, tmp_path, out, flags, named):
+    assert_refused(shell("--smoke", "--out", out, "--data-dir", tmp_path / "data", *flags), named)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_bad_input(shell, out):
+    assert_refused(shell("--smoke", "--out", out, "--device", "cuda"), "--device", "cuda")
+    assert not out.exists()
+
+
+def test_resuming_a_folder_that_is_not_there_is_bad_input(shell, tmp_path):
+    assert_refused(shell("--resume", tmp_path / "run-001"), str(tmp_path / "run-001"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_a_folder_that_is_no_run_is_bad_input(shell, tmp_path):
+    assert_refused(shell("--resume", tmp_path), str(tmp_path / "config.json"))
+
+
+def test_help_explains_every_flag_with_its_comment(monkeypatch, shell):
+    monkeypatch.setenv("COLUMNS", "400")
+    result = shell("--help")
+    assert result.status == 0
+    for field in dataclasses.fields(Config):
+        line = next(line for line in result.out.splitlines() if flag(field.name) in line.split("(default")[0])
+        following = result.out.split(line, 1)[1].splitlines()[1]
+        explained = re.split(r"\s{2,}", line.strip("│ "))[1:] or [following]
+        assert re.search(r"[a-z]{2,} [a-z0-9]+", explained[0].split("(default")[0]), field.name
+
+
+def test_flags_become_fields_of_their_type():
+    flags = ["--epochs", "7", "--learning-rate-g", "5e-4", "--no-learn-variance", "--out", "x", "--dataset", "kmnist"]
+    config = parse(Config, flags)
+    assert config == Config(epochs=7, learning_rate_g=5e-4, out=Path("x"), dataset="kmnist")
+    assert isinstance(config.out, Path)
+
+
+def test_no_flags_are_the_defaults_and_paths_belong_to_the_repository():
+    assert parse(Config, []) == Config()
+    assert (Config().out, Config().data_dir) == (ROOT / "outputs", ROOT / "data")
+
+
+def test_a_flag_beside_smoke_still_counts():
+    smoke = parse(Config, ["--smoke"])
+    assert smoke == Config(smoke=True, epochs=2, batch_size=64, dataset="drawn")
+    assert parse(Config, ["--smoke", "--epochs", "5", "--seed", "3"]) == dataclasses.replace(smoke, epochs=5, seed=3)
+
+
+def test_importing_the_script_does_no_work(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import infogan; print('matplotlib' in sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (process.stdout, process.stderr) == ("False\n", "")
+    assert list(tmp_path.iterdir()) == []
