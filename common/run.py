@@ -485,7 +485,7 @@ class Run:
         write_json(self.folder / "report.json", numbers)
         print(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else value
+            shown = f"{value:.{4 if abs(value) >= 0.01 else 6}f}" if isinstance(value, float) else value
             print(f"  {name:<36} {shown}")
         print(f"  folder: {self.folder}", flush=True)
         return numbers
