@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import images, init, metrics
-from common.data import Dataset, load_dataset, to_float
+from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
     Run,
@@ -126,12 +126,7 @@ class Model:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Images (n, 1, 28, 28) with grey values in [0, 1] -> hidden values (n, hidden). ValueError for others."""
-        x = torch.as_tensor(x)
-        if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or not x.is_floating_point():
-            raise ValueError(f"images must be float of shape (n, 1, 28, 28), not {x.dtype} of {tuple(x.shape)}")
-        if len(x) and not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError("grey values must lie in [0, 1]")
-        return self.network.encode(x.float().flatten(1))
+        return self.network.encode(checked(x).flatten(1))
 
     @torch.no_grad()
     def decode(self, hidden: Tensor) -> Tensor:

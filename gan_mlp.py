@@ -148,7 +148,7 @@ class Model:
         noise: (n, noise_size), drawn from the prior if not given; seed: makes that drawing repeatable.
         Raises ValueError for n below 1 and for noise of another shape or not finite.
         """
-        if not isinstance(n, int) or n < 1:
+        if type(n) is not int or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
         if noise is None:
             random = torch.Generator()

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from common import BadInput, images, init, metrics
 from common.classifier import Judge
-from common.data import Dataset, load_dataset, to_float
+from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
     Run,
@@ -267,7 +267,7 @@ class Model:
         number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the drawing repeatable.
         Raises ValueError for a value out of range or of another shape.
         """
-        if not isinstance(n, int) or n < 1:
+        if type(n) is not int or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
         random = torch.Generator()
         random.seed() if seed is None else random.manual_seed(seed)
@@ -290,12 +290,7 @@ class Model:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
         """Read the codes of images (n, 1, 28, 28) with grey values in [0, 1]. Raises ValueError for anything else."""
-        x = torch.as_tensor(x)
-        if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or not x.is_floating_point():
-            raise ValueError(f"images must be float of shape (n, 1, 28, 28), not {x.dtype} of {tuple(x.shape)}")
-        if len(x) and not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError("grey values must lie in [0, 1]")
-        q = self.discriminator.posterior(self.discriminator.features(x.float()))
+        q = self.discriminator.posterior(self.discriminator.features(checked(x)))
         return Codes(q.logits.softmax(dim=1), q.mean[:, 0], q.mean[:, 1])
 
 
@@ -323,8 +318,12 @@ def load(run_folder: str | Path) -> Model:
     config = read_config(folder, Config)
     generator, discriminator = Generator(config.noise_size), Discriminator(config.learn_variance)
     checkpoint = read_tensors(folder / "checkpoint.pt", generator=generator, discriminator=discriminator)
-    digit_of_category = torch.as_tensor(checkpoint.get("digit_of_category", ()))
-    if sorted(digit_of_category.flatten().tolist()) != list(range(CATEGORIES)):
+    digit_of_category = checkpoint.get("digit_of_category")
+    if not (
+        isinstance(digit_of_category, Tensor)
+        and digit_of_category.shape == (CATEGORIES,)
+        and torch.equal(digit_of_category.sort().values, torch.arange(CATEGORIES))
+    ):
         raise BadInput(f"{folder / 'checkpoint.pt'}: digit_of_category is no permutation of 0 … 9")
     return Model(config, generator, discriminator, digit_of_category)
 

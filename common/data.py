@@ -100,6 +100,16 @@ def to_float(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float().div_(255)
 
 
+def checked(x: Tensor) -> Tensor:
+    """Images from outside as float32. Raises ValueError unless they are (n, 1, 28, 28) floats in [0, 1]."""
+    x = torch.as_tensor(x)
+    if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or not x.is_floating_point():
+        raise ValueError(f"images must be float of shape (n, 1, 28, 28), not {x.dtype} of {tuple(x.shape)}")
+    if len(x) and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError("grey values must lie in [0, 1]")
+    return x.float()
+
+
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     """The order (n,) int64 in which epoch number `epoch` visits n images: each once, from seed and epoch alone."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))

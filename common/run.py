@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import pickle
 import re
 import shlex
 import shutil
@@ -284,8 +283,10 @@ def _read_torch(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path}: holds no weights: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged archive or pickle can fail in any way, and all of them mean the same
+        raise BadInput(
+            f"{path}: holds no weights: {type(error).__name__} {' '.join(str(error).split())[:200]}"
+        ) from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: holds no weights")
     return content
