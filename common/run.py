@@ -420,10 +420,8 @@ class Run:
             self._bar.update()
             if _stop_asked:
                 self.save()
-                script = self._config_json["script"]
-                raise Stopped(
-                    f"stopped in epoch {self.epoch + 1}; go on with: python {script}.py --resume {self.folder}"
-                )
+                command = shlex.join(["python", f"{self._config_json['script']}.py", "--resume", str(self.folder)])
+                raise Stopped(f"stopped in epoch {self.epoch + 1}; go on with: {command}")
         self._seconds = time.perf_counter() - start
 
     def add(self, **quantities: Tensor) -> None:
@@ -438,9 +436,13 @@ class Run:
         values = torch.stack([self._sums[name] for name in names]).div(self.step).tolist()
         for name, value in zip(names, values, strict=True):
             if not math.isfinite(value):
+                kept = (
+                    f"checkpoint.pt in {self.folder} is that of epoch {self.epoch}"
+                    if self.epoch
+                    else "nothing was saved"
+                )
                 raise RunFailed(
-                    f"epoch {self.epoch + 1}: {name} is {value}; checkpoint.pt in {self.folder} is that of epoch "
-                    f"{self.epoch}. A lower learning rate often helps."
+                    f"epoch {self.epoch + 1}: {name} is {value}; {kept}. A lower learning rate often helps."
                 )
         return dict(zip(names, values, strict=True))
 
@@ -530,7 +532,7 @@ def next_folder(parent: Path, kind: str = "run") -> Path:
 
 
 def _number(text: str) -> float:
-    return int(text) if text.isdecimal() else float(text)
+    return int(text) if str(text).isdecimal() else float(text)
 
 
 def _read_rows(path: Path) -> list[dict[str, float]]:
