@@ -70,12 +70,12 @@ def assert_refused(result: Shell, *words: str) -> None:
 
 
 def tiny_config(out: Path, **fields: object) -> Config:
-    fields = {"dataset": "drawn", "epochs": EPOCHS, "batch_size": 64} | fields
+    fields = {"dataset": "drawn", "epochs": EPOCHS, "batch_size": 64, "device": "cpu"} | fields
     return Config(out=out, data_dir=out.parent / "data", **fields)
 
 
 def flags_of(config: Config) -> list[str]:
-    names = ("dataset", "epochs", "batch_size", "out", "data_dir", "seed")
+    names = ("dataset", "epochs", "batch_size", "out", "data_dir", "seed", "device")
     return list(itertools.chain(*((f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in names)))
 
 
