@@ -52,7 +52,7 @@ class Config:
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with [textbook]
-    hidden_bias: float = 1.0  # initial bias of the hidden units; 0 lets a fifth of them die [measured: see README]
+    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: see README]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
     epochs: int = 30  # passes over the training images [measured: see README]
@@ -82,9 +82,8 @@ def reconstruction_loss(output: Tensor, x: Tensor, optimizer: str = "adam") -> T
     pixels, mean over images, as the textbook has it.
 
     The reduction changes what weight decay means. lambda/2 |w|^2 is added to the loss: beside a sum over 784 pixels
-    lambda = 0.1 is a mild pull, beside their mean it is 784 times as strong, every weight decays to 0, and the output
-    collapses to the mean image (mean squared error 0.067, the variance of a pixel). Adam without decay is indifferent
-    to a factor on the loss.
+    lambda = 0.1 is a mild pull, beside their mean it is 784 times as strong, and the weights decay until the output is
+    the same for every image. Adam without decay is indifferent to a factor on the loss.
     """
     squared = (output - x).square()
     return squared.mean() if optimizer == "adam" else squared.sum(dim=1).mean()

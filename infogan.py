@@ -584,7 +584,9 @@ def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: d
     titles = {"c1": "c1: the category", "c2": f"c2: {meaning['c2']}", "c3": f"c3: {meaning['c3']}"}
     for axes, (code, sheet) in zip(figure.subplots(1, 3), sheets.items(), strict=True):
         rows, columns = sheet.shape[:2]
-        axes.imshow(sheet.cpu().permute(0, 2, 1, 3).reshape(rows * 28, columns * 28), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(
+            sheet.cpu().permute(0, 2, 1, 3).reshape(rows * 28, columns * 28).numpy(), cmap="gray", vmin=0, vmax=1
+        )
         axes.set_title(titles[code], fontsize=13)
         axes.set_yticks([28 * row + 14 for row in range(rows)], names)
         axes.set_ylabel("the class that c1 matches")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from common import BadInput
 
 DATASETS = ("auto", "mnist", "fashion", "kmnist", "drawn")
-DOWNLOAD_PATIENCE = 12.0  # seconds without any answer before a download is given up
+DOWNLOAD_PATIENCE = 7.0  # seconds without an answer, to the first question and then to the download
 
 DIGITS = tuple("0123456789")
 CLASSES = {

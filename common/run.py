@@ -297,7 +297,7 @@ def _provenance(script: str) -> dict[str, Any]:
     commit = None
     if shutil.which("git"):
         git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-        commit = git.stdout.strip() or None
+        commit = git.stdout.strip() if git.returncode == 0 else None
     packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}}
     started = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -420,7 +420,9 @@ class Run:
             self._bar.update()
             if _stop_asked:
                 self.save()
-                command = shlex.join(["python", f"{self._config_json['script']}.py", "--resume", str(self.folder)])
+                command = shlex.join(
+                    ["python", str(ROOT / f"{self._config_json['script']}.py"), "--resume", str(self.folder)]
+                )
                 raise Stopped(f"stopped in epoch {self.epoch + 1}; go on with: {command}")
         self._seconds = time.perf_counter() - start
 
