@@ -51,11 +51,11 @@ class Config:
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
     # networks
     noise_size: int = 100  # numbers in z, standard normal [DCGAN]
-    widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [measured: see README]
-    widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [measured: see README]
+    widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [assumption]
+    widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [assumption]
     leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
-    dropout_d: float = 0.3  # share of D's hidden units dropped in each step [measured: see README]
+    dropout_d: float = 0.3  # share of D's hidden units dropped in each step [assumption]
     shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
     # optimisation
     epochs: int = 40  # passes over the training images [measured: see README]
