@@ -160,6 +160,20 @@ def step(
     return {"loss": loss}
 
 
+def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Autoencoder, torch.optim.Optimizer]:
+    """The network as it starts, weights from PyTorch's global random state, and its optimiser. mean_image: (784,)."""
+    network = Autoencoder(config.hidden)
+    init.gaussian_(network, std=0.01)
+    nn.init.constant_(network.encoder.bias, config.hidden_bias)
+    with torch.no_grad():
+        network.decoder.bias.copy_(mean_image)
+    network.to(device)
+    if config.optimizer == "adam":
+        return network, torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    rate = config.learning_rate_sgd
+    return network, torch.optim.SGD(network.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     check_fields(
@@ -177,18 +191,9 @@ def main(config: Config) -> dict:
     run = Run(config, "autoencoder", data, device, precision)
 
     torch.manual_seed(config.seed)
-    network = Autoencoder(config.hidden)
-    init.gaussian_(network, std=0.01)
-    nn.init.constant_(network.encoder.bias, config.hidden_bias)
-    network.to(device)
-    with torch.no_grad():
-        network.decoder.bias.copy_(to_float(data.train_images).flatten(1).mean(dim=0))
-    if config.optimizer == "adam":
-        rate = config.learning_rate
-        optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
-    else:
-        rate = config.learning_rate_sgd
-        optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    mean_image = to_float(data.train_images).flatten(1).mean(dim=0)
+    network, optimizer = build(config, device, mean_image)
+    rate = config.learning_rate if config.optimizer == "adam" else config.learning_rate_sgd
     run.keep(network=network, optimizer=optimizer)
 
     pca_test_mse = metrics.pca_mse(data.train_images, data.test_images, config.hidden)
@@ -197,7 +202,7 @@ def main(config: Config) -> dict:
     for _ in run.remaining_epochs():
         for batch in run.batches():
             set_learning_rate(optimizer, rate * 0.5 * (1 + math.cos(math.pi * run.progress)))
-            x = to_float(data.train_images[batch]).flatten(1)
+            x = to_float(data.train_images.index_select(0, batch)).flatten(1)
             run.add(**step(network, optimizer, x, config, autocast))
         run.means()
         run.finish_epoch(measure(network, data, pca_test_mse))

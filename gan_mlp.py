@@ -15,7 +15,7 @@ the second half, and samples from a running average of G's weights.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -239,6 +239,42 @@ def refresh_batchnorm(averaged: Generator, noise_size: int) -> None:
     averaged.eval()
 
 
+class Players(NamedTuple):
+    """What an update moves: `averaged` is the running average of `generator`, the others are trained."""
+
+    generator: Generator
+    discriminator: Discriminator
+    averaged: Generator
+    optimizer_d: torch.optim.Optimizer
+    optimizer_g: torch.optim.Optimizer
+
+
+def build(config: Config, device: torch.device) -> Players:
+    """Networks with weights from PyTorch's global random state, and Adam for each."""
+    generator, discriminator = Generator(config).to(device), Discriminator(config).to(device)
+    init.fan_in_uniform_(generator)
+    init.fan_in_uniform_(discriminator)
+    betas = (config.beta1, 0.999)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    return Players(generator, discriminator, copy.deepcopy(generator), optimizer_d, optimizer_g)
+
+
+def update(
+    players: Players, reals: Tensor, random: torch.Generator, config: Config, autocast: torch.autocast
+) -> dict[str, Tensor]:
+    """A step of D, then one of G, on the same drawn images; then the average. reals: (n, 1, 28, 28) in [0, 1]."""
+    generator, discriminator, averaged, optimizer_d, optimizer_g = players
+    noise = draw_noise(len(reals), config.noise_size, random)
+    with autocast:
+        fakes = generator(noise)
+    moved_reals, moved_fakes = shifted(reals, config.shift, random), shifted(fakes, config.shift, random)
+    seen_d = discriminator_step(discriminator, optimizer_d, moved_reals, moved_fakes, autocast)
+    seen_g = generator_step(discriminator, optimizer_g, moved_fakes, autocast)
+    average_weights(averaged, generator, config.average)
+    return {**seen_d, **seen_g}
+
+
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     check_fields(
@@ -281,21 +317,9 @@ def main(config: Config) -> dict:
     random = torch.Generator(device).manual_seed(config.seed)
     pictures = draw_noise(100, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
 
-    generator, discriminator = Generator(config).to(device), Discriminator(config).to(device)
-    init.fan_in_uniform_(generator)
-    init.fan_in_uniform_(discriminator)
-    averaged = copy.deepcopy(generator)
-    betas = (config.beta1, 0.999)
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
-    run.keep(
-        generator=generator,
-        discriminator=discriminator,
-        averaged=averaged,
-        optimizer_d=optimizer_d,
-        optimizer_g=optimizer_g,
-        random=random,
-    )
+    players = build(config, device)
+    averaged, optimizer_d, optimizer_g = players.averaged, players.optimizer_d, players.optimizer_g
+    run.keep(**players._asdict(), random=random)
 
     draw_reals(run, data)
     if run.step == 0:
@@ -306,14 +330,8 @@ def main(config: Config) -> dict:
             decay = min(1.0, (1 - run.progress) / (1 - config.decay_from))
             set_learning_rate(optimizer_d, config.learning_rate_d * decay)
             set_learning_rate(optimizer_g, config.learning_rate_g * decay)
-            reals = to_float(data.train_images[batch])
-            noise = draw_noise(len(batch), config.noise_size, random)
-            with autocast:
-                fakes = generator(noise)
-            moved_reals, moved_fakes = shifted(reals, config.shift, random), shifted(fakes, config.shift, random)
-            run.add(**discriminator_step(discriminator, optimizer_d, moved_reals, moved_fakes, autocast))
-            run.add(**generator_step(discriminator, optimizer_g, moved_fakes, autocast))
-            average_weights(averaged, generator, config.average)
+            reals = to_float(data.train_images.index_select(0, batch))
+            run.add(**update(players, reals, random, config, autocast))
         refresh_batchnorm(averaged, config.noise_size)
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}

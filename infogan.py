@@ -391,6 +391,42 @@ def generator_step(
     return {"loss_g": game}
 
 
+class Players(NamedTuple):
+    """What an update moves."""
+
+    generator: Generator
+    discriminator: Discriminator
+    optimizer_d: torch.optim.Optimizer
+    optimizer_g: torch.optim.Optimizer
+
+
+def build(config: Config, device: torch.device) -> Players:
+    """Networks with weights from PyTorch's global random state, in the layout convolutions want, and Adam for each."""
+    generator = Generator(config.noise_size)
+    discriminator = Discriminator(config.learn_variance)
+    init.dcgan_(generator)
+    init.dcgan_(discriminator)
+    generator.to(device, memory_format=torch.channels_last)
+    discriminator.to(device, memory_format=torch.channels_last)
+    betas = (config.beta1, 0.999)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    return Players(generator, discriminator, optimizer_d, optimizer_g)
+
+
+def update(
+    players: Players, reals: Tensor, random: torch.Generator, config: Config, autocast: torch.autocast
+) -> dict[str, Tensor]:
+    """A step of D and Q, then one of G, on the same drawn images. reals: (n, 1, 28, 28) in [0, 1]."""
+    generator, discriminator, optimizer_d, optimizer_g = players
+    latent = draw_latent(len(reals), config.noise_size, random)
+    with autocast:
+        fakes = generator(latent.joined())
+    seen_d = discriminator_step(discriminator, optimizer_d, reals, fakes, latent, config, autocast)
+    seen_g = generator_step(discriminator, optimizer_g, fakes, latent, config, autocast)
+    return {**seen_d, **seen_g}
+
+
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     check_fields(
@@ -417,21 +453,11 @@ def main(config: Config) -> dict:
     random = torch.Generator(device).manual_seed(config.seed)
     pictures = draw_latent(10, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
 
-    generator = Generator(config.noise_size)
-    discriminator = Discriminator(config.learn_variance)
-    init.dcgan_(generator)
-    init.dcgan_(discriminator)
-    generator.to(device, memory_format=torch.channels_last)
-    discriminator.to(device, memory_format=torch.channels_last)
-    betas = (config.beta1, 0.999)
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    players = build(config, device)
+    generator, discriminator = players.generator, players.discriminator
     digit_of_category = torch.arange(CATEGORIES)
     run.keep(
-        generator=generator,
-        discriminator=discriminator,
-        optimizer_d=optimizer_d,
-        optimizer_g=optimizer_g,
+        **players._asdict(),
         random=random,
         digit_of_category=digit_of_category,
     )
@@ -441,12 +467,8 @@ def main(config: Config) -> dict:
         draw_epoch(run, data, generator, pictures, digit_of_category)
     for _ in run.remaining_epochs():
         for batch in run.batches():
-            reals = to_float(data.train_images[batch])
-            latent = draw_latent(len(batch), config.noise_size, random)
-            with autocast:
-                fakes = generator(latent.joined())
-            run.add(**discriminator_step(discriminator, optimizer_d, reals, fakes, latent, config, autocast))
-            run.add(**generator_step(discriminator, optimizer_g, fakes, latent, config, autocast))
+            reals = to_float(data.train_images.index_select(0, batch))
+            run.add(**update(players, reals, random, config, autocast))
         seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
         digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
         run.finish_epoch(epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy())))

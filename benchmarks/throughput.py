@@ -1,0 +1,283 @@
+"""How fast are the scripts? The training step of each against a textbook loop, in turn, in one process.
+
+    python benchmarks/throughput.py                 # a table in about three minutes on two cores
+    python benchmarks/throughput.py --scripts autoencoder --batch-size 32 --precision float32
+
+The textbook side has the same networks, batch size and updates, written as tutorials have them: a DataLoader over
+`torchvision.datasets.MNIST` with transforms, float32, default memory layout, plain Adam, `.item()` for the log in every
+step. It has no waste put in on purpose; tests/test_throughput.py checks that both sides reach the same losses.
+
+Absolute times drift with the machine, the ratio within one run much less: the two sides take turns, and medians count.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import autoencoder
+import gan_mlp
+import infogan
+from common.data import Dataset, epoch_order, load_dataset, to_float
+from common.run import ROOT, choose_precision, mixed_precision
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Config:
+    scripts: tuple[Literal["infogan", "gan_mlp", "autoencoder"], ...] = ("infogan", "gan_mlp", "autoencoder")
+    batch_size: int = 128  # images per update, on both sides
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the scripts; the textbook is float32
+    rounds: int = 7  # turns of each side
+    updates: int = 20  # updates per turn
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is
+
+
+# The textbook side ------------------------------------------------------------------------------------------------
+
+
+class TextbookInfoGAN:
+    """The networks of the paper, appendix C.1, with one optimiser for D and Q and one for G."""
+
+    transform = ("ToTensor",)
+
+    def __init__(self):
+        self.generator = nn.Sequential(
+            nn.Linear(74, 1024, bias=False),
+            nn.BatchNorm1d(1024),
+            nn.ReLU(),
+            nn.Linear(1024, 128 * 7 * 7, bias=False),
+            nn.BatchNorm1d(128 * 7 * 7),
+            nn.ReLU(),
+            nn.Unflatten(1, (128, 7, 7)),
+            nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1),
+            nn.Sigmoid(),
+        )
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, 64, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 128, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(128 * 7 * 7, 1024, bias=False),
+            nn.BatchNorm1d(1024),
+            nn.LeakyReLU(0.1),
+        )
+        self.head_d = nn.Linear(1024, 2)
+        self.head_q = nn.Sequential(
+            nn.Linear(1024, 128, bias=False), nn.BatchNorm1d(128), nn.LeakyReLU(0.1), nn.Linear(128, 12)
+        )
+        self.discriminator = nn.ModuleList((self.trunk, self.head_d, self.head_q))
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+
+    def information_loss(self, features: Tensor, category: Tensor, continuous: Tensor) -> Tensor:
+        q = self.head_q(features)
+        return F.cross_entropy(q[:, :10], category) + 0.5 * (q[:, 10:] - continuous).square().mean(dim=0).sum()
+
+    def update(self, x: Tensor) -> dict[str, float]:
+        n = len(x)
+        noise, category, continuous = torch.randn(n, 62), torch.randint(10, (n,)), torch.rand(n, 2) * 2 - 1
+        fakes = self.generator(torch.cat((noise, F.one_hot(category, 10).float(), continuous), dim=1))
+        real, fake = torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+
+        self.optimizer_d.zero_grad()
+        features = self.trunk(fakes.detach())
+        game = F.cross_entropy(self.head_d(self.trunk(x)), real) + F.cross_entropy(self.head_d(features), fake)
+        (game + self.information_loss(features, category, continuous)).backward()
+        self.optimizer_d.step()
+
+        self.optimizer_g.zero_grad()
+        features = self.trunk(fakes)
+        loss_g = F.cross_entropy(self.head_d(features), real)
+        (loss_g + self.information_loss(features, category, continuous)).backward()
+        self.optimizer_g.step()
+        return {"loss_d": game.item(), "loss_g": loss_g.item()}
+
+
+class TextbookGAN:
+    """G 100-128-256-512-784 with BatchNorm, D 784-512-256-128-1 with dropout, images in [-1, 1] moved by a pixel."""
+
+    transform = ("ToTensor", "Normalize")
+
+    def __init__(self, dropout: float = 0.3, shift: int = 1):
+        self.shift = shift
+        layers = []
+        for width_in, width in ((100, 128), (128, 256), (256, 512)):
+            layers += [nn.Linear(width_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        self.generator = nn.Sequential(*layers, nn.Linear(512, 784), nn.Sigmoid())
+        layers = []
+        for width_in, width in ((784, 512), (512, 256), (256, 128)):
+            layers += [nn.Linear(width_in, width), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+        self.discriminator = nn.Sequential(*layers, nn.Linear(128, 1))
+        self.averaged = [weight.detach().clone() for weight in self.generator.parameters()]
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=4e-4, betas=(0.5, 0.999))
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+
+    def moved(self, x: Tensor) -> Tensor:
+        if not self.shift:
+            return x
+        wide = F.pad(x.view(-1, 28, 28), (self.shift,) * 4, value=-1)
+        rows, columns = torch.randint(2 * self.shift + 1, (2, len(x), 1)) + torch.arange(28)
+        return wide[torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]].flatten(1)
+
+    def update(self, x: Tensor) -> dict[str, float]:
+        n = len(x)
+        fakes = self.generator(torch.randn(n, 100)) * 2 - 1
+        reals, fakes = self.moved(x.flatten(1)), self.moved(fakes)
+        real, fake = torch.ones(n, 1), torch.zeros(n, 1)
+
+        self.optimizer_d.zero_grad()
+        loss_d = F.binary_cross_entropy_with_logits(self.discriminator(reals), real)
+        loss_d = loss_d + F.binary_cross_entropy_with_logits(self.discriminator(fakes.detach()), fake)
+        loss_d.backward()
+        self.optimizer_d.step()
+
+        self.optimizer_g.zero_grad()
+        loss_g = F.binary_cross_entropy_with_logits(self.discriminator(fakes), real)
+        loss_g.backward()
+        self.optimizer_g.step()
+        with torch.no_grad():
+            for mean, weight in zip(self.averaged, self.generator.parameters(), strict=True):
+                mean.lerp_(weight, 0.001)
+        return {"loss_d": loss_d.item(), "loss_g": loss_g.item()}
+
+
+class TextbookAutoencoder:
+    """784-100-784, ReLU, mean squared error."""
+
+    transform = ("ToTensor",)
+
+    def __init__(self):
+        self.network = nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 784))
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+
+    def update(self, x: Tensor) -> dict[str, float]:
+        x = x.flatten(1)
+        self.optimizer.zero_grad()
+        loss = F.mse_loss(self.network(x), x)
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item()}
+
+
+TEXTBOOKS = {"infogan": TextbookInfoGAN, "gan_mlp": TextbookGAN, "autoencoder": TextbookAutoencoder}
+
+
+def textbook_loop(script: str, config: Config) -> Iterator[dict[str, float]]:
+    """The textbook training of a script, endlessly: every `next` is one update."""
+    from torchvision import datasets, transforms
+
+    side = TEXTBOOKS[script]()
+    steps = {"ToTensor": transforms.ToTensor(), "Normalize": transforms.Normalize((0.5,), (0.5,))}
+    transform = transforms.Compose([steps[name] for name in side.transform])
+    mnist = datasets.MNIST(str(config.data_dir), transform=transform)
+    loader = torch.utils.data.DataLoader(mnist, config.batch_size, shuffle=True, drop_last=True)
+    for x, _ in chain.from_iterable(repeat(loader)):
+        yield side.update(x)
+
+
+# The scripts' side ------------------------------------------------------------------------------------------------
+
+
+def script_side(
+    script: str, seed: int, precision: str, **fields: float
+) -> tuple[list[nn.Module], Callable[[Tensor], dict[str, Tensor]]]:
+    """A script's networks and its own update as a function of reals (n, 1, 28, 28) in [0, 1].
+
+    With the script's default fields but for `fields`.
+    """
+    torch.manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
+    autocast = mixed_precision(CPU, precision)
+    if script == "autoencoder":
+        config = autoencoder.Config(**fields)
+        network, optimizer = autoencoder.build(config, CPU, torch.zeros(784))
+        return [network], lambda reals: autoencoder.step(network, optimizer, reals.flatten(1), config, autocast)
+    module = {"infogan": infogan, "gan_mlp": gan_mlp}[script]
+    config = module.Config(**fields)
+    players = module.build(config, CPU)
+    networks = [players.generator, players.discriminator]
+    return networks, lambda reals: module.update(players, reals, random, config, autocast)
+
+
+def script_loop(script: str, config: Config, data: Dataset, precision: str) -> Iterator[dict[str, Tensor]]:
+    """The script's training, endlessly: every `next` is one update."""
+    _, update = script_side(script, 0, precision)
+    for epoch in range(1_000_000):
+        for batch in epoch_order(len(data.train_images), 0, epoch).split(config.batch_size):
+            if len(batch) == config.batch_size:
+                yield update(to_float(data.train_images.index_select(0, batch)))
+
+
+# Measuring --------------------------------------------------------------------------------------------------------
+
+
+def turn(loop: Iterator, updates: int) -> float:
+    """Seconds per update over one turn."""
+    start = time.perf_counter()
+    for _ in range(updates):
+        next(loop)
+    return (time.perf_counter() - start) / updates
+
+
+def ceiling(precision: str) -> float:
+    """FLOP/s of a large matrix product, the best of five."""
+    a = torch.randn(2048, 2048, dtype=getattr(torch, precision))
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(seconds[1:])
+
+
+def main(config: Config) -> dict:
+    data = load_dataset("mnist", config.data_dir)
+    print(f"{torch.get_num_threads()} threads, batch {config.batch_size}, torch {torch.__version__}")
+    widths = {"precision": 22, "textbook": 10, "script": 10, "ratio": 7, "images/s": 10, "of ceiling": 12, "memory": 9}
+    print("".join(f"{name:>{width}}" for name, width in widths.items()))
+    table = {}
+    for script in config.scripts:
+        # The precision that the script itself would take.
+        default = {"infogan": infogan, "gan_mlp": gan_mlp, "autoencoder": autoencoder}[script].Config().precision
+        precision = choose_precision(default if config.precision == "auto" else config.precision, CPU)
+        ours = script_loop(script, config, data, precision)
+        turn(ours, 3)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the textbook side adds its own
+        theirs = textbook_loop(script, config)
+        turn(theirs, 3)
+        turns = [(turn(theirs, config.updates), turn(ours, config.updates)) for _ in range(config.rounds)]
+        slow, fast = (median(column) for column in zip(*turns, strict=True))
+        with FlopCounterMode(display=False) as counter:
+            next(ours)
+        share = counter.get_total_flops() / fast / ceiling(precision)
+        table[script] = {"textbook_ms": 1e3 * slow, "script_ms": 1e3 * fast, "ratio": slow / fast, "share": share}
+        print(
+            f"{script:12}{precision:>10}{1e3 * slow:7.1f} ms{1e3 * fast:7.1f} ms{slow / fast:7.2f}"
+            f"{config.batch_size / fast:10.0f}{share:12.0%}{memory:6.0f} MB",
+            flush=True,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
