@@ -88,7 +88,7 @@ def save_curves(
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11)
