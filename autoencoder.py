@@ -28,6 +28,8 @@ from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
     Run,
+    adam,
+    captured,
     check_batch_size,
     check_fields,
     choose_device,
@@ -147,7 +149,7 @@ def load(run_folder: str | Path) -> Model:
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def step(
+def update(
     network: Autoencoder, optimizer: torch.optim.Optimizer, x: Tensor, config: Config, autocast: torch.autocast
 ) -> dict[str, Tensor]:
     """min over encoder and decoder of the squared error on x (n, 784). Moves both; returns scalars to log."""
@@ -169,9 +171,11 @@ def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Aut
         network.decoder.bias.copy_(mean_image)
     network.to(device)
     if config.optimizer == "adam":
-        return network, torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
-    rate = config.learning_rate_sgd
-    return network, torch.optim.SGD(network.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        return network, adam(network, config.learning_rate)
+    rate = torch.tensor(config.learning_rate_sgd, device=device)
+    return network, torch.optim.SGD(
+        network.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+    )
 
 
 def main(config: Config) -> dict:
@@ -191,6 +195,7 @@ def main(config: Config) -> dict:
     run = Run(config, "autoencoder", data, device, precision)
 
     torch.manual_seed(config.seed)
+    random = torch.Generator(device)  # the updates of an autoencoder draw nothing
     mean_image = to_float(data.train_images).flatten(1).mean(dim=0)
     network, optimizer = build(config, device, mean_image)
     rate = config.learning_rate if config.optimizer == "adam" else config.learning_rate_sgd
@@ -199,11 +204,16 @@ def main(config: Config) -> dict:
     pca_test_mse = metrics.pca_mse(data.train_images, data.test_images, config.hidden)
     draw_reals(run, data)
     draw_epoch(run, data, network)
+
+    def one_update(batch: Tensor) -> dict[str, Tensor]:
+        x = to_float(data.train_images.index_select(0, batch)).flatten(1)
+        return update(network, optimizer, x, config, autocast)
+
+    step = captured(one_update, device, random)
     for _ in run.remaining_epochs():
         for batch in run.batches():
             set_learning_rate(optimizer, rate * 0.5 * (1 + math.cos(math.pi * run.progress)))
-            x = to_float(data.train_images.index_select(0, batch)).flatten(1)
-            run.add(**step(network, optimizer, x, config, autocast))
+            run.add(**step(batch))
         run.means()
         run.finish_epoch(measure(network, data, pca_test_mse))
         draw_epoch(run, data, network)
@@ -254,17 +264,19 @@ def draw_epoch(run: Run, data: Dataset, network: Autoencoder) -> None:
     title = f"{run.title}, epoch {run.epoch}\ntest images above their reconstructions"
     labels = ("original", "output") * 3
     images.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
-    images.save_curves(
-        run.folder / "curves.png",
-        run.rows,
-        run.title,
-        panels={
-            "mean squared error per pixel": ["train_mse", "test_mse", "pca_test_mse"],
-            "test error over that of PCA": ["ratio"],
-            "hidden units that are always 0": ["dead_units"],
-        },
-        limits={"test error over that of PCA": (1.0, "optimum")},
-        logarithmic=("mean squared error per pixel",),
+    run.sparingly(
+        lambda: images.save_curves(
+            run.folder / "curves.png",
+            run.rows,
+            run.title,
+            panels={
+                "mean squared error per pixel": ["train_mse", "test_mse", "pca_test_mse"],
+                "test error over that of PCA": ["ratio"],
+                "hidden units that are always 0": ["dead_units"],
+            },
+            limits={"test error over that of PCA": (1.0, "optimum")},
+            logarithmic=("mean squared error per pixel",),
+        )
     )
 
 

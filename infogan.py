@@ -29,6 +29,8 @@ from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
     Run,
+    adam,
+    captured,
     check_batch_size,
     check_fields,
     choose_device,
@@ -408,9 +410,8 @@ def build(config: Config, device: torch.device) -> Players:
     init.dcgan_(discriminator)
     generator.to(device, memory_format=torch.channels_last)
     discriminator.to(device, memory_format=torch.channels_last)
-    betas = (config.beta1, 0.999)
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate_d, betas=betas, fused=True)
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.learning_rate_g, betas=betas, fused=True)
+    optimizer_d = adam(discriminator, config.learning_rate_d, config.beta1)
+    optimizer_g = adam(generator, config.learning_rate_g, config.beta1)
     return Players(generator, discriminator, optimizer_d, optimizer_g)
 
 
@@ -465,10 +466,14 @@ def main(config: Config) -> dict:
     draw_reals(run, data)
     if run.step == 0:
         draw_epoch(run, data, generator, pictures, digit_of_category)
+
+    def one_update(batch: Tensor) -> dict[str, Tensor]:
+        return update(players, to_float(data.train_images.index_select(0, batch)), random, config, autocast)
+
+    step = captured(one_update, device, random)
     for _ in run.remaining_epochs():
         for batch in run.batches():
-            reals = to_float(data.train_images.index_select(0, batch))
-            run.add(**update(players, reals, random, config, autocast))
+            run.add(**step(batch))
         seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
         digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
         run.finish_epoch(epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy())))
@@ -585,18 +590,20 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
         columns = () if code == "c1" else [f"{value:+.1f}" for value in SWEEP]
         title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
         images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, data.classes, columns)
-    images.save_curves(
-        run.folder / "curves.png",
-        run.rows,
-        run.title,
-        panels={
-            "information on c1 [nats]": ["info_c1_nats"],
-            "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats"],
-            "accuracy of c1 on test images": ["accuracy"],
-            "losses [nats]": ["loss_d", "loss_g"],
-            "mean probability of being real": ["d_real", "d_fake"],
-        },
-        limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
+    run.sparingly(
+        lambda: images.save_curves(
+            run.folder / "curves.png",
+            run.rows,
+            run.title,
+            panels={
+                "information on c1 [nats]": ["info_c1_nats"],
+                "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats"],
+                "accuracy of c1 on test images": ["accuracy"],
+                "losses [nats]": ["loss_d", "loss_g"],
+                "mean probability of being real": ["d_real", "d_fake"],
+            },
+            limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
+        )
     )
 
 

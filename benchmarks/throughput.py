@@ -7,12 +7,17 @@ The textbook side has the same networks, batch size and updates, written as tuto
 `torchvision.datasets.MNIST` with transforms, float32, default memory layout, plain Adam, `.item()` for the log in every
 step. It has no waste put in on purpose; tests/test_throughput.py checks that both sides reach the same losses.
 
-Absolute times drift with the machine, the ratio within one run much less: the two sides take turns, and medians count.
+Each side is a process of its own, so that neither profits from memory the other has warmed. Absolute times drift with
+the machine, the ratio within one run much less: the two sides take turns, one waits while the other runs, and medians
+count.
 """
 
+import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -32,8 +37,8 @@ import autoencoder
 import gan_mlp
 import infogan
 from common import BadInput
-from common.data import Dataset, epoch_order, load_dataset, to_float
-from common.run import ROOT, check_batch_size, choose_precision, mixed_precision
+from common.data import epoch_order, load_dataset, to_float
+from common.run import ROOT, check_batch_size, choose_precision, keep_freed_memory, mixed_precision
 
 CPU = torch.device("cpu")
 SCRIPTS = {"infogan": infogan, "gan_mlp": gan_mlp, "autoencoder": autoencoder}
@@ -116,11 +121,11 @@ class TextbookInfoGAN:
 
 
 class TextbookGAN:
-    """G 100-128-256-512-784 with BatchNorm, D 784-512-256-128-1 with dropout, images in [-1, 1] moved by a pixel."""
+    """G 100-128-256-512-784 with BatchNorm, D 784-512-256-128-1, images in [-1, 1] moved by a pixel."""
 
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 
-    def __init__(self, dropout: float = 0.3, shift: int = 1):
+    def __init__(self, shift: int = 1):
         self.shift = shift
         layers = []
         for width_in, width in ((100, 128), (128, 256), (256, 512)):
@@ -128,7 +133,7 @@ class TextbookGAN:
         self.generator = nn.Sequential(*layers, nn.Linear(512, 784), nn.Sigmoid())
         layers = []
         for width_in, width in ((784, 512), (512, 256), (256, 128)):
-            layers += [nn.Linear(width_in, width), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+            layers += [nn.Linear(width_in, width), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*layers, nn.Linear(128, 1))
         self.averaged = [weight.detach().clone() for weight in self.generator.parameters()]
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=4e-4, betas=(0.5, 0.999))
@@ -211,30 +216,69 @@ def script_side(
     config = module.Config(**fields)
     if module is autoencoder:
         network, optimizer = autoencoder.build(config, CPU, torch.zeros(784))
-        return [network], lambda reals: autoencoder.step(network, optimizer, reals.flatten(1), config, autocast)
+        return [network], lambda reals: autoencoder.update(network, optimizer, reals.flatten(1), config, autocast)
     players = module.build(config, CPU)
     networks = [players.generator, players.discriminator]
     return networks, lambda reals: module.update(players, reals, random, config, autocast)
 
 
-def script_loop(script: str, config: Config, data: Dataset, precision: str) -> Iterator[dict[str, Tensor]]:
+def script_loop(script: str, config: Config, precision: str) -> Iterator[dict[str, Tensor]]:
     """The script's training, endlessly: every `next` is one update."""
+    keep_freed_memory()
+    images = load_dataset("mnist", config.data_dir).train_images
     _, update = script_side(script, 0, precision)
     for epoch in range(1_000_000):
-        for batch in epoch_order(len(data.train_images), 0, epoch).split(config.batch_size):
+        for batch in epoch_order(len(images), 0, epoch).split(config.batch_size):
             if len(batch) == config.batch_size:
-                yield update(to_float(data.train_images.index_select(0, batch)))
+                yield update(to_float(images.index_select(0, batch)))
 
 
 # Measuring --------------------------------------------------------------------------------------------------------
 
 
-def turn(loop: Iterator, updates: int) -> float:
-    """Seconds per update over one turn."""
+class Side:
+    """One side's loop in a process of its own, which runs only while it is asked to."""
+
+    def __init__(self, make: Callable[..., Iterator], *arguments: object):
+        context = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(make, *arguments))
+
+    def turn(self, updates: int) -> float:
+        """Seconds per update over one turn."""
+        return self._process.submit(_turn, updates).result()
+
+    def flops(self) -> int:
+        """Floating-point operations of one update, counted from the layers."""
+        return self._process.submit(_flops).result()
+
+    def close(self) -> float:
+        """End the process. Returns its peak resident memory in GB."""
+        with self._process:
+            return self._process.submit(_peak_memory).result()
+
+
+def _begin(make: Callable[..., Iterator], *arguments: object) -> None:
+    global _loop
+    _loop = make(*arguments)
+    _turn(3)  # what is only made once
+
+
+def _turn(updates: int) -> float:
     start = time.perf_counter()
     for _ in range(updates):
-        next(loop)
+        next(_loop)
     return (time.perf_counter() - start) / updates
+
+
+def _flops() -> int:
+    with FlopCounterMode(display=False) as counter:
+        next(_loop)
+    return counter.get_total_flops()
+
+
+def _peak_memory() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 def ceiling(precision: str) -> float:
@@ -248,33 +292,30 @@ def ceiling(precision: str) -> float:
     return 2 * 2048**3 / min(seconds[1:])
 
 
+COLUMNS = {"": 12, "precision": 10, "textbook": 11, "script": 11, "ratio": 7, "images/s": 10, "of ceiling": 12}
+COLUMNS |= {"memory textbook": 17, "script ": 10}
+
+
 def main(config: Config) -> dict:
     """Measure and print; return the table. Raises BadInput without MNIST, or for a batch larger than it."""
-    data = load_dataset("mnist", config.data_dir)
-    check_batch_size(config, len(data.train_images))
+    check_batch_size(config, len(load_dataset("mnist", config.data_dir).train_images))
     print(f"{torch.get_num_threads()} threads, batch {config.batch_size}, torch {torch.__version__}")
-    widths = {"precision": 22, "textbook": 10, "script": 10, "ratio": 7, "images/s": 10, "of ceiling": 12}
-    print("".join(f"{name:>{width}}" for name, width in widths.items()))
+    print("".join(f"{name:>{width}}" for name, width in COLUMNS.items()))
     table = {}
     for script in config.scripts:
         # The precision that the script itself would take.
         default = SCRIPTS[script].Config().precision
         precision = choose_precision(default if config.precision == "auto" else config.precision, CPU)
-        ours = script_loop(script, config, data, precision)
-        turn(ours, 3)
-        theirs = textbook_loop(script, config)
-        turn(theirs, 3)
-        turns = [(turn(theirs, config.updates), turn(ours, config.updates)) for _ in range(config.rounds)]
+        theirs, ours = Side(textbook_loop, script, config), Side(script_loop, script, config, precision)
+        turns = [(theirs.turn(config.updates), ours.turn(config.updates)) for _ in range(config.rounds)]
         slow, fast = (median(column) for column in zip(*turns, strict=True))
-        with FlopCounterMode(display=False) as counter:
-            next(ours)
-        share = counter.get_total_flops() / fast / ceiling(precision)
+        share = ours.flops() / fast / ceiling(precision)
+        memory, our_memory = theirs.close(), ours.close()
         table[script] = {"textbook_ms": 1e3 * slow, "script_ms": 1e3 * fast, "ratio": slow / fast, "share": share}
-        print(
-            f"{script:12}{precision:>10}{1e3 * slow:7.1f} ms{1e3 * fast:7.1f} ms{slow / fast:7.2f}"
-            f"{config.batch_size / fast:10.0f}{share:12.0%}",
-            flush=True,
-        )
+        table[script] |= {"textbook_gb": memory, "script_gb": our_memory}
+        cells = (script, precision, f"{1e3 * slow:.1f} ms", f"{1e3 * fast:.2f} ms", f"{slow / fast:.2f}")
+        cells += (f"{config.batch_size / fast:.0f}", f"{share:.0%}", f"{memory:.2f} GB", f"{our_memory:.2f} GB")
+        print("".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), flush=True)
     return table
 
 

@@ -72,7 +72,7 @@ def test_no_linear_code_beats_pca_on_its_training_set():
     with torch.no_grad():
         network.decoder.bias.copy_(x.mean(dim=0))
     for _ in range(1_000):
-        loss = autoencoder.step(network, optimizer, x, Config(), FLOAT32)["loss"]
+        loss = autoencoder.update(network, optimizer, x, Config(), FLOAT32)["loss"]
     assert floor <= loss.item() < 1.5 * floor
 
 
@@ -102,7 +102,7 @@ def test_a_step_moves_every_parameter(optimizer):
     before = tensors(network)
     kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
     config = Config(optimizer=optimizer)
-    autoencoder.step(network, kind(network.parameters(), lr=1e-3), torch.rand(8, 784), config, FLOAT32)
+    autoencoder.update(network, kind(network.parameters(), lr=1e-3), torch.rand(8, 784), config, FLOAT32)
     assert moved(network, before) == parameter_names(network)
 
 
@@ -143,14 +143,14 @@ def test_a_stopped_run_ends_with_the_bytes_of_one_that_never_stopped(small, monk
     small = dataclasses.replace(small, optimizer=optimizer)
     autoencoder.main(small)
     whole = small.out / "autoencoder" / "run-001"
-    step, done = autoencoder.step, []
+    update, done = autoencoder.update, []
 
     def interrupted(*arguments):
         done.append(None)
         monkeypatch.setattr("common.run._stop_asked", len(done) == 11)  # within the second epoch
-        return step(*arguments)
+        return update(*arguments)
 
-    monkeypatch.setattr(autoencoder, "step", interrupted)
+    monkeypatch.setattr(autoencoder, "update", interrupted)
     with pytest.raises(Stopped, match="--resume"):
         autoencoder.main(small)
     resumed = small.out / "autoencoder" / "run-002"

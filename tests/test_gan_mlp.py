@@ -62,13 +62,12 @@ def test_generator_loss_has_a_slope_where_the_discriminator_is_sure():
     assert logits.grad.item() == pytest.approx(-1, abs=1e-6)
 
 
-def test_widths_batchnorm_and_dropout_are_fields():
-    config = Config(widths_g=(7, 9, 11), widths_d=(13, 5), batchnorm_g=False, dropout_d=0.4, noise_size=3, leak=0.1)
+def test_widths_batchnorm_and_leak_are_fields():
+    config = Config(widths_g=(7, 9, 11), widths_d=(13, 5), batchnorm_g=False, noise_size=3, leak=0.1)
     generator, discriminator = Generator(config), Discriminator(config)
     assert [layer.out_features for layer in generator.layers if isinstance(layer, nn.Linear)] == [7, 9, 11, 784]
     assert [layer.out_features for layer in discriminator.layers if isinstance(layer, nn.Linear)] == [13, 5, 1]
     assert not any(isinstance(layer, nn.BatchNorm1d) for layer in generator.modules())
-    assert [layer.p for layer in discriminator.layers if isinstance(layer, nn.Dropout)] == [0.4, 0.4]
     assert {layer.negative_slope for layer in discriminator.layers if isinstance(layer, nn.LeakyReLU)} == {0.1}
     images = generator(torch.randn(4, 3))
     assert images.shape == (4, 1, 28, 28)
@@ -221,7 +220,7 @@ def test_load_draws_what_the_run_drew(small):
 
 @pytest.mark.parametrize(
     "change",
-    [{"widths_g": ()}, {"widths_d": (64, 0)}, {"dropout_d": 1.0}, {"average": 1.0}, {"decay_from": 1.0}, {"shift": -1},
+    [{"widths_g": ()}, {"widths_d": (64, 0)}, {"average": 1.0}, {"decay_from": 1.0}, {"shift": -1},
      {"leak": math.nan}, {"noise_size": 0}, {"learning_rate_g": -1.0}],
 )  # fmt: skip
 def test_a_field_out_of_range_is_refused_before_anything_is_written(small, change):

@@ -52,8 +52,8 @@ def test_infogan_and_its_textbook_reach_the_same_losses(reals):
 
 
 def test_gan_and_its_textbook_reach_the_same_losses(reals):
-    (generator, discriminator), update = script_side("gan_mlp", 3, "float32", dropout_d=0.0, shift=0)
-    textbook = TextbookGAN(dropout=0.0, shift=0)
+    (generator, discriminator), update = script_side("gan_mlp", 3, "float32", shift=0)
+    textbook = TextbookGAN(shift=0)
     give(generator, textbook.generator)
     give(discriminator, textbook.discriminator)
     assert_equal(losses(update, reals, 3), losses(textbook.update, reals * 2 - 1, 3))
