@@ -1,6 +1,6 @@
-"""How fast are the scripts? The training step of each against a textbook loop, in turn, in one process.
+"""How fast are the scripts? The training step of each against a textbook loop, in turn, each in its own process.
 
-    python benchmarks/throughput.py                 # a table in a minute and a half on two cores
+    python benchmarks/throughput.py                 # a table in two minutes on two cores
     python benchmarks/throughput.py --scripts autoencoder --batch-size 32 --precision float32
 
 The textbook side has the same networks, batch size and updates, written as tutorials have them: a DataLoader over
@@ -50,7 +50,7 @@ class Config:
     batch_size: int = 128  # images per update, on both sides
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the scripts; the textbook is float32
     rounds: int = 7  # turns of each side
-    updates: int = 20  # updates per turn
+    seconds: float = 2.0  # length of a turn
     data_dir: Path = ROOT / "data"  # where MNIST/raw is
 
 
@@ -243,9 +243,9 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self._process = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(make, *arguments))
 
-    def turn(self, updates: int) -> float:
+    def turn(self, seconds: float) -> float:
         """Seconds per update over one turn."""
-        return self._process.submit(_turn, updates).result()
+        return self._process.submit(_turn, seconds).result()
 
     def flops(self) -> int:
         """Floating-point operations of one update, counted from the layers."""
@@ -260,13 +260,14 @@ class Side:
 def _begin(make: Callable[..., Iterator], *arguments: object) -> None:
     global _loop
     _loop = make(*arguments)
-    _turn(3)  # what is only made once
+    _turn(1.0)  # what is only made once
 
 
-def _turn(updates: int) -> float:
-    start = time.perf_counter()
-    for _ in range(updates):
+def _turn(seconds: float) -> float:
+    start, updates = time.perf_counter(), 0
+    while updates < 3 or time.perf_counter() - start < seconds:
         next(_loop)
+        updates += 1
     return (time.perf_counter() - start) / updates
 
 
@@ -293,7 +294,7 @@ def ceiling(precision: str) -> float:
 
 
 COLUMNS = {"": 12, "precision": 10, "textbook": 11, "script": 11, "ratio": 7, "images/s": 10, "of ceiling": 12}
-COLUMNS |= {"memory textbook": 17, "script ": 10}
+COLUMNS |= {"memory textbook": 17, "memory script": 15}
 
 
 def main(config: Config) -> dict:
@@ -307,7 +308,7 @@ def main(config: Config) -> dict:
         default = SCRIPTS[script].Config().precision
         precision = choose_precision(default if config.precision == "auto" else config.precision, CPU)
         theirs, ours = Side(textbook_loop, script, config), Side(script_loop, script, config, precision)
-        turns = [(theirs.turn(config.updates), ours.turn(config.updates)) for _ in range(config.rounds)]
+        turns = [(theirs.turn(config.seconds), ours.turn(config.seconds)) for _ in range(config.rounds)]
         slow, fast = (median(column) for column in zip(*turns, strict=True))
         share = ours.flops() / fast / ceiling(precision)
         memory, our_memory = theirs.close(), ours.close()
