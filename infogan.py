@@ -145,13 +145,14 @@ class Generator(nn.Module):
             nn.BatchNorm2d(64),
             nn.ReLU(),
             nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),
-            nn.Sigmoid(),
         )
 
     def forward(self, latent: Tensor) -> Tensor:
         """(n, 74) -> images (n, 1, 28, 28) in [0, 1]."""
         # Channels last, as the convolutions want it on a CPU and on tensor cores: a view, not a copy.
-        return self.upsample(self.dense(latent).view(-1, 7, 7, 128).permute(0, 3, 1, 2)).float()
+        logits = self.upsample(self.dense(latent).view(-1, 7, 7, 128).permute(0, 3, 1, 2))
+        # In float32: bfloat16 rounds the whites to 1, where the sigmoid has no slope to learn from.
+        return logits.float().sigmoid()
 
 
 class Discriminator(nn.Module):
@@ -484,6 +485,7 @@ def main(config: Config) -> dict:
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
 
 MAP_IMAGES = 10_000  # training images whose labels fit the map from categories to digits
+PIECE = 250  # images that are looked at, or drawn, at a time: memory is to stay that of training
 
 
 def read_categories(discriminator: Discriminator, data: Dataset, part: str, autocast: torch.autocast) -> np.ndarray:
@@ -494,7 +496,7 @@ def read_categories(discriminator: Discriminator, data: Dataset, part: str, auto
     with evaluating(discriminator), autocast:
         categories = [
             discriminator.posterior(discriminator.features(to_float(chunk))).logits.argmax(dim=1)
-            for chunk in x.split(1_000)
+            for chunk in x.split(PIECE)
         ]
     return metrics.contingency(torch.cat(categories), labels, CATEGORIES)
 
@@ -520,8 +522,7 @@ def measure_codes(generator: Generator, noise_size: int, device: torch.device) -
     """
     latent = draw_latent(200 * CATEGORIES, noise_size, torch.Generator(device).manual_seed(0))
     latent = latent._replace(category=torch.arange(CATEGORIES, device=device).repeat_interleave(200))
-    with evaluating(generator):
-        x = generator(latent.joined())
+    x = draw_images(generator, latent)
     numbers = {}
     for column, code in enumerate(("c2", "c3")):
         found = {}
@@ -542,9 +543,13 @@ SAMPLES = 10_000  # drawn images for the comparison with the test set, as many a
 
 def draw_samples(generator: Generator, noise_size: int, device: torch.device) -> Tensor:
     """The images (10000, 1, 28, 28) that G draws from latents that are the same in every run."""
-    latent = draw_latent(SAMPLES, noise_size, torch.Generator(device).manual_seed(0)).joined()
+    return draw_images(generator, draw_latent(SAMPLES, noise_size, torch.Generator(device).manual_seed(0)))
+
+
+def draw_images(generator: Generator, latent: Latent) -> Tensor:
+    """The images (n, 1, 28, 28) of n latents in eval mode, PIECE at a time."""
     with evaluating(generator):
-        return torch.cat([generator(part) for part in latent.split(1_000)])
+        return torch.cat([generator(part) for part in latent.joined().split(PIECE)])
 
 
 def code_sheets(generator: Generator, pictures: Latent, digit_of_category: Tensor) -> dict[str, Tensor]:
