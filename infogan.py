@@ -63,6 +63,7 @@ class Config:
     beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q fitted but unseen by G [authors' code]
     continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
+    invariance_weight: float = 0.0  # beyond the paper: weight of the information that c1 keeps when an image is moved
     seed: int = 0  # decides weights, order, codes and noise
     # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
@@ -122,6 +123,16 @@ def gaussian_information(squared_error: float) -> float:
     but a bound that never rises above ln 2 - ln(2 pi) / 2 = -0.226 nats, however well Q reads the code.
     """
     return math.log(2) - 0.5 * math.log(2 * math.pi * math.e * max(squared_error, 1e-12))
+
+
+def shared_information(p: Tensor, q: Tensor) -> Tensor:
+    """I(c1; c1') of n pairs with probabilities p and q, (n, 10) each, in nats: 0 where one says nothing of the other,
+    ln 10 where both name the same of ten equally frequent categories, whichever [Ji et al. 2019, arXiv:1807.06653].
+    """
+    joint = p.T @ q / len(p)
+    joint = ((joint + joint.T) / 2).clamp(min=1e-8)  # either image may come first
+    marginal = joint.sum(dim=0)
+    return (joint * (joint.log() - marginal.log() - marginal.log()[:, None])).sum()
 
 
 # Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
@@ -231,6 +242,20 @@ def draw_latent(n: int, noise_size: int, random: torch.Generator) -> Latent:
     return Latent(noise, category, continuous)
 
 
+def transformed(x: Tensor, random: torch.Generator) -> Tensor:
+    """Images (n, 1, 28, 28), each turned by up to 15 degrees, sheared by up to 0.3, scaled by up to 15 %, shifted by up
+    to 10 % of its width, all uniformly: changes after which a digit is the same digit."""
+
+    def uniform(most: float) -> Tensor:
+        return (torch.rand(len(x), generator=random, device=x.device) * 2 - 1) * most
+
+    angle, shear, scale = uniform(math.radians(15)), uniform(0.3), 1 + uniform(0.15)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = torch.stack((cos, shear * cos - sin, uniform(0.2))), torch.stack((sin, cos + shear * sin, uniform(0.2)))
+    places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, places, align_corners=False)
+
+
 class Codes(NamedTuple):
     """What Q reads from images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
 
@@ -334,12 +359,15 @@ def discriminator_step(
     discriminator: Discriminator,
     optimizer: torch.optim.Optimizer,
     reals: Tensor,
+    copies: Tensor | None,
     fakes: Tensor,
     latent: Latent,
     config: Config,
     autocast: torch.autocast,
 ) -> dict[str, Tensor]:
     """min over D and Q of V(D, G) - lambda L_I. Moves the trunk and both heads; returns scalars to log.
+
+    With transformed copies of the reals, Q also maximises the information that c1 of an image and of its copy share.
 
     Where to detach? The fakes, here, so that G is left alone, and nothing else: the information term trains the shared
     trunk as well as Q's head, as in the authors' code. Eq. 6 has L_I under the minimum over G and Q only; with a shared
@@ -348,7 +376,8 @@ def discriminator_step(
     """
     with autocast:
         # Two passes, so that BatchNorm never mixes the statistics of real and drawn images.
-        real_logits = discriminator.judge(discriminator.features(reals))
+        real_features = discriminator.features(reals)
+        real_logits = discriminator.judge(real_features)
         features = discriminator.features(fakes.detach())
         fake_logits = discriminator.judge(features)
         q = discriminator.posterior(features if config.info_weight else features.detach())
@@ -356,11 +385,19 @@ def discriminator_step(
     c1_nll = categorical_nll(q.logits, latent.category)
     continuous_nll = gaussian_nll(q.mean, q.log_variance, latent.continuous)
     bound = information(c1_nll, continuous_nll, config.continuous_weight)
+    loss = game - (config.info_weight or 1.0) * bound
+    shared = {}
+    if copies is not None:
+        with autocast:
+            pair = [discriminator.posterior(seen) for seen in (real_features, discriminator.features(copies))]
+        shared["c1_shared_nats"] = shared_information(*(q.logits.softmax(dim=1) for q in pair))
+        loss = loss - config.invariance_weight * shared["c1_shared_nats"]
     optimizer.zero_grad(set_to_none=True)
-    (game - (config.info_weight or 1.0) * bound).backward()
+    loss.backward()
     optimizer.step()
     squared_error = (q.mean - latent.continuous).square().mean(dim=0)
     return {
+        **shared,
         "loss_d": game,
         "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
         "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
@@ -424,7 +461,8 @@ def update(
     latent = draw_latent(len(reals), config.noise_size, random)
     with autocast:
         fakes = generator(latent.joined())
-    seen_d = discriminator_step(discriminator, optimizer_d, reals, fakes, latent, config, autocast)
+    copies = transformed(reals, random) if config.invariance_weight else None
+    seen_d = discriminator_step(discriminator, optimizer_d, reals, copies, fakes, latent, config, autocast)
     seen_g = generator_step(discriminator, optimizer_g, fakes, latent, config, autocast)
     return {**seen_d, **seen_g}
 
@@ -440,6 +478,7 @@ def main(config: Config) -> dict:
             "beta1": 0,
             "info_weight": 0,
             "continuous_weight": 0,
+            "invariance_weight": 0,
         },
         at_most={"beta1": 0.9999, "noise_size": 4096, "learning_rate_d": 1, "learning_rate_g": 1},
     )
@@ -477,7 +516,10 @@ def main(config: Config) -> dict:
             run.add(**step(batch))
         seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
         digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
-        run.finish_epoch(epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy())))
+        row = epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy()))
+        if config.invariance_weight:
+            row["c1_kept"] = share_kept(discriminator, data, autocast)
+        run.finish_epoch(row)
         draw_epoch(run, data, generator, pictures, digit_of_category)
     return report(run, data, generator, discriminator, pictures, digit_of_category, autocast, config.data_dir)
 
@@ -488,17 +530,28 @@ MAP_IMAGES = 10_000  # training images whose labels fit the map from categories 
 PIECE = 250  # images that are looked at, or drawn, at a time: memory is to stay that of training
 
 
+def categories(discriminator: Discriminator, x: Tensor, autocast: torch.autocast) -> Tensor:
+    """Q's most likely category (n,) of images (n, 28, 28) uint8, in eval mode."""
+    with evaluating(discriminator), autocast:
+        logits = [discriminator.posterior(discriminator.features(to_float(piece))).logits for piece in x.split(PIECE)]
+        return torch.cat(logits).argmax(dim=1)
+
+
+def share_kept(discriminator: Discriminator, data: Dataset, autocast: torch.autocast) -> float:
+    """The share of the first 10,000 training images whose category stays the same when they are transformed: without
+    labels, a sign of whether categories go by the digit's shape."""
+    x = data.train_images[:MAP_IMAGES]
+    moved = transformed(to_float(x), torch.Generator(x.device).manual_seed(0))
+    before, after = (categories(discriminator, images, autocast) for images in (x, moved.mul(255).round().byte()[:, 0]))
+    return (before == after).float().mean().item()
+
+
 def read_categories(discriminator: Discriminator, data: Dataset, part: str, autocast: torch.autocast) -> np.ndarray:
     """How often Q's most likely category meets each label: (10, 10), in eval mode, on the test images or on the first
     10,000 training images."""
     x, labels = (data.train_images, data.train_labels) if part == "train" else (data.test_images, data.test_labels)
-    x, labels = x[:MAP_IMAGES], labels[:MAP_IMAGES]
-    with evaluating(discriminator), autocast:
-        categories = [
-            discriminator.posterior(discriminator.features(to_float(chunk))).logits.argmax(dim=1)
-            for chunk in x.split(PIECE)
-        ]
-    return metrics.contingency(torch.cat(categories), labels, CATEGORIES)
+    found = categories(discriminator, x[:MAP_IMAGES], autocast)
+    return metrics.contingency(found, labels[:MAP_IMAGES], CATEGORIES)
 
 
 def epoch_row(mean: dict[str, float], accuracy: float) -> dict[str, float]:
@@ -509,6 +562,7 @@ def epoch_row(mean: dict[str, float], accuracy: float) -> dict[str, float]:
         "info_c2_nats": gaussian_information(mean["c2_error"]),
         "info_c3_nats": gaussian_information(mean["c3_error"]),
         "accuracy": accuracy,
+        **{name: mean[name] for name in ("c1_shared_nats",) if name in mean},
     }
 
 
@@ -668,6 +722,7 @@ def report(
             "normalised_mutual_information": metrics.normalised_mutual_information(test),
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
             "info_c1_maximum_nats": math.log(CATEGORIES),
+            "c1_kept": share_kept(discriminator, data, autocast),
             **meaning,
             "share_distance": judged["share_distance"],
             "frechet": judged["frechet"],

@@ -56,14 +56,15 @@ def buffer_names(network: nn.Module) -> set[str]:
 
 def same_content(a: Path, b: Path) -> bool:
     """Whether the checkpoints of two run folders hold the same: every tensor to the bit, every other value equal."""
-    return _same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b)))
+    return same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b)))
 
 
-def _same(a: object, b: object) -> bool:
+def same(a: object, b: object) -> bool:
+    """Whether two nests of dicts, lists and tensors hold the same, every tensor to the bit."""
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(_same, a, b))
+        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
     return type(a) is type(b) and a == b

@@ -26,7 +26,7 @@ import infogan
 from common import BadInput, init
 from common.run import ROOT, Run, launch, parse
 from infogan import Config, Discriminator, Generator
-from tests.helpers import CPU, command_line, pictures, rows_without_time, same_content, tensors
+from tests.helpers import CPU, command_line, pictures, rows_without_time, same, same_content, tensors
 
 COLUMNS = "epoch,seconds,images_per_second,loss_d,loss_g,d_real,d_fake,info_c1_nats,info_c2_nats,info_c3_nats,accuracy"
 UPDATES = 2  # per epoch on the tiny set
@@ -189,6 +189,7 @@ def test_smoke_report_is_a_scorecard(smoke_run):
     assert report["info_c1_maximum_nats"] == pytest.approx(math.log(10))
     assert 0 <= report["normalised_mutual_information"] <= 1
     assert report["accuracy"] <= report["accuracy_majority_map"] + 0.05
+    assert 0 <= report["c1_kept"] <= 1
     for code in ("c2", "c3"):
         assert re.fullmatch(r"(slant|thickness) \([01]\.\d\d\)", report[code])
         assert all(-1 <= report[f"{code}_{what}_rank_correlation"] <= 1 for what in ("slant", "thickness"))
@@ -276,6 +277,7 @@ def test_how_often_pictures_are_drawn_changes_no_weight(reference, out, monkeypa
     [
         {"learn_variance": True, "noise_size": 5, "precision": "float32"},
         {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
+        {"invariance_weight": 1.0},
     ],
     ids=" ".join,
 )
@@ -286,6 +288,21 @@ def test_other_settings_run_to_the_end_and_load(out, fields):
     assert json.loads((folder / "report.json").read_text()) == report
     config = infogan.load(folder).config
     assert {name: getattr(config, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("invariance_weight", [0.0, 1.0])
+def test_no_label_reaches_training(out, tiny, on_tiny, monkeypatch, invariance_weight):
+    """With every label wrong, the same weights, optimisers and latents come out, to the bit."""
+    config = tiny_config(out, epochs=1, invariance_weight=invariance_weight)
+    infogan.main(config)
+    wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
+    monkeypatch.setattr(infogan, "load_dataset", lambda *_: dataclasses.replace(tiny, **wrong))
+    infogan.main(config)
+    right, other = (
+        torch.load(out / "infogan" / name / "checkpoint.pt", weights_only=True) for name in ("run-001", "run-002")
+    )
+    assert not torch.equal(right.pop("digit_of_category"), other.pop("digit_of_category"))  # the labels were read
+    assert same(right, other)
 
 
 def test_sheets_have_a_row_per_category_in_the_order_of_the_digits():

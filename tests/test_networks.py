@@ -30,7 +30,9 @@ class Pair:
 
     def step_discriminator(self, config: Config) -> dict[str, torch.Tensor]:
         fakes = self.generator(self.latent.joined())
-        return discriminator_step(self.discriminator, self.optimizer_d, self.reals, fakes, self.latent, config, FLOAT32)
+        return discriminator_step(
+            self.discriminator, self.optimizer_d, self.reals, None, fakes, self.latent, config, FLOAT32
+        )
 
     def step_generator(self, config: Config) -> dict[str, torch.Tensor]:
         fakes = self.generator(self.latent.joined())
@@ -219,7 +221,7 @@ def test_discriminator_step_moves_the_trunk_and_both_heads_and_nothing_of_the_ge
     fakes = pair.generator(pair.latent.joined())
     before_g, before_d = tensors(pair.generator), tensors(pair.discriminator)
     config = Config(learn_variance=learn_variance)
-    discriminator_step(pair.discriminator, pair.optimizer_d, pair.reals, fakes, pair.latent, config, FLOAT32)
+    discriminator_step(pair.discriminator, pair.optimizer_d, pair.reals, None, fakes, pair.latent, config, FLOAT32)
     assert moved(pair.discriminator, before_d) == set(before_d)
     assert moved(pair.generator, before_g) == set()
     assert all(parameter.grad is None for parameter in pair.generator.parameters())
@@ -372,3 +374,57 @@ def test_frozen_gives_the_output_of_a_training_pass(pair):
     with frozen(pair.discriminator):
         found: Posterior = pair.discriminator.posterior(pair.discriminator.features(images))
     torch.testing.assert_close(found.logits, twin.posterior(twin.features(images)).logits)
+
+
+# Transformed copies ---------------------------------------------------------------------------------------------
+
+
+def moments(x: torch.Tensor) -> torch.Tensor:
+    """Centre (2) and second moments (xx, yy, xy) of images (n, 1, 28, 28), in pixels: (n, 5)."""
+    weight = x[:, 0] / x.sum(dim=(1, 2, 3), keepdim=True)[:, 0]
+    place = torch.arange(28.0) - 13.5
+    across, down = (weight.sum(1) * place).sum(1), (weight.sum(2) * place).sum(1)
+    dx, dy = place - across[:, None], place - down[:, None]
+    second = [(weight * d).sum((1, 2)) for d in (dx[:, None] ** 2, dy[..., None] ** 2, dx[:, None] * dy[..., None])]
+    return torch.stack([across, down, *second], dim=1)
+
+
+def test_copies_are_moved_turned_and_scaled_within_the_limits_and_keep_their_grey_values():
+    """A cross in the middle: its centre goes by at most 10 % of the width, its arms shrink or grow by at most 15 %."""
+    x = torch.zeros(2_000, 1, 28, 28)
+    x[:, :, 7:21, 13:15] = 1
+    x[:, :, 13:15, 7:21] = 1
+    y = infogan.transformed(x, torch.Generator().manual_seed(0))
+    assert y.shape == x.shape
+    assert y.min() >= 0
+    assert y.max() <= 1
+    before, after = moments(x[:1]), moments(y)
+    assert after[:, :2].abs().max() <= 2.8 * 1.4  # a shift of the grid, seen through its shear and scale
+    assert after[:, :2].abs().max() > 2
+    assert after[:, :2].mean(dim=0).abs().max() < 0.2
+    size = (after[:, 2:4].sum(dim=1) / before[:, 2:4].sum(dim=1)).sqrt()
+    assert 0.8 < size.min() < 0.93
+    assert 1.07 < size.max() < 1.25
+
+
+def test_copies_come_from_the_random_generator_alone():
+    x = torch.rand(4, 1, 28, 28)
+    one, same = (infogan.transformed(x, torch.Generator().manual_seed(3)) for _ in range(2))
+    other = infogan.transformed(x, torch.Generator().manual_seed(4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_with_copies_q_learns_to_keep_its_category(pair):
+    """The information rises over a few steps at a large weight; without copies it is not even looked at."""
+    config = Config(invariance_weight=10.0)
+    copies = infogan.transformed(pair.reals, torch.Generator().manual_seed(0))
+    fakes = pair.generator(pair.latent.joined()).detach()
+    seen = [
+        discriminator_step(
+            pair.discriminator, pair.optimizer_d, pair.reals, copies, fakes, pair.latent, config, FLOAT32
+        )["c1_shared_nats"].item()
+        for _ in range(20)
+    ]
+    assert seen[-1] > seen[0] + 0.1
+    assert "c1_shared_nats" not in pair.step_discriminator(Config())
