@@ -236,9 +236,9 @@ def test_the_seed_decides_weights_latents_and_pictures(monkeypatch, reference, o
         first_weights.append(tensors(generator))
         draw(run, data, generator, *rest)
 
-    def watched_step(discriminator, optimizer, reals, fakes, latent, *rest):
+    def watched_step(discriminator, optimizer, reals, copies, fakes, latent, *rest):
         first_latents.append(latent)
-        return step(discriminator, optimizer, reals, fakes, latent, *rest)
+        return step(discriminator, optimizer, reals, copies, fakes, latent, *rest)
 
     monkeypatch.setattr(infogan, "draw_epoch", watched_draw)
     monkeypatch.setattr(infogan, "discriminator_step", watched_step)
