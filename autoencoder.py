@@ -71,6 +71,10 @@ class Config:
     sweep: bool = False  # train widths 10, 32, 50, 100, 200 and 400, and draw the loss against the width
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
+    def __post_init__(self):
+        """Raises BadInput for a field of another type or out of range."""
+        check_fields(self, hidden=(1, 10_000), hidden_bias=(-100, 100), learning_rate=(0, 1), learning_rate_sgd=(0, 1))
+
 
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 WIDTHS = (10, 32, 50, 100, 200, 400)  # of `--sweep`
@@ -141,7 +145,8 @@ class Model:
 def load(run_folder: str | Path) -> Model:
     """The model of a run folder. Reads weights only, never code. Raises BadInput for a folder without such a run."""
     config = read_config(run_folder, Config)
-    network = Autoencoder(config.hidden)
+    with torch.device("meta"):  # shapes without memory: the file must fit before anything is made from it
+        network = Autoencoder(config.hidden)
     read_tensors(Path(run_folder) / "checkpoint.pt", network=network)
     return Model(config, network)
 
@@ -180,11 +185,6 @@ def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Aut
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
-    check_fields(
-        config,
-        at_least={"hidden": 1, "hidden_bias": -100, "learning_rate": 0, "learning_rate_sgd": 0},
-        at_most={"hidden": 100_000, "hidden_bias": 100, "learning_rate": 1, "learning_rate_sgd": 1},
-    )
     if config.sweep:
         return sweep(config)
     device = choose_device(config.device)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import BadInput, images, init
-from common.classifier import SHARES, Judge
+from common.classifier import SHARES, Judge, collapse
 from common.data import Dataset, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -74,6 +74,23 @@ class Config:
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
+
+    def __post_init__(self):
+        """Raises BadInput for a field of another type or out of range."""
+        check_fields(
+            self,
+            noise_size=(1, 4096),
+            leak=(0, 1),
+            shift=(0, 14),
+            learning_rate_d=(0, 1),
+            learning_rate_g=(0, 1),
+            decay_from=(0, 0.99),
+            beta1=(0, 0.9999),
+            average=(0, 0.99999),
+        )
+        for name, widths in (("--widths-g", self.widths_g), ("--widths-d", self.widths_d)):
+            if not 1 <= len(widths) <= 8 or min(widths) < 1 or max(widths) > 8192:
+                raise BadInput(f"{name} must be one to eight widths from 1 to 8192, not {widths}")
 
 
 # Losses: pure functions of raw logits, in nats --------------------------------------------------------------------
@@ -163,7 +180,8 @@ class Model:
 def load(run_folder: str | Path) -> Model:
     """The model of a run folder. Reads weights only, never code. Raises BadInput for a folder without such a run."""
     config = read_config(run_folder, Config)
-    generator = Generator(config)
+    with torch.device("meta"):  # shapes without memory: the file must fit before anything is made from it
+        generator = Generator(config)
     read_tensors(Path(run_folder) / "checkpoint.pt", averaged=generator)
     return Model(config, generator)
 
@@ -237,7 +255,7 @@ def refresh_batchnorm(averaged: Generator, noise_size: int) -> None:
         norm.momentum = None  # the plain mean of what is seen, not a decaying one
     device = next(averaged.parameters()).device
     averaged.train()
-    averaged(draw_noise(SAMPLES, noise_size, torch.Generator(device).manual_seed(1)))
+    averaged(draw_noise(10_000, noise_size, torch.Generator(device).manual_seed(1)))
     averaged.eval()
 
 
@@ -278,32 +296,6 @@ def update(
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
-    check_fields(
-        config,
-        at_least={
-            "noise_size": 1,
-            "leak": 0,
-            "shift": 0,
-            "learning_rate_d": 0,
-            "learning_rate_g": 0,
-            "decay_from": 0,
-            "beta1": 0,
-            "average": 0,
-        },
-        at_most={
-            "noise_size": 4096,
-            "leak": 1,
-            "shift": 14,
-            "learning_rate_d": 1,
-            "learning_rate_g": 1,
-            "decay_from": 0.99,
-            "beta1": 0.9999,
-            "average": 0.99999,
-        },
-    )
-    for name, widths in (("--widths-g", config.widths_g), ("--widths-d", config.widths_d)):
-        if not widths or min(widths) < 1 or max(widths) > 65_536:
-            raise BadInput(f"{name} must be one or more widths from 1 to 65536, not {widths}")
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     autocast = mixed_precision(device, precision)
@@ -338,21 +330,21 @@ def main(config: Config) -> dict:
         refresh_batchnorm(averaged, config.noise_size)
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
-        run.finish_epoch({**losses, **judge(draw_samples(averaged, config.noise_size))}, unshown=SHARES)
+        # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
+        judged = judge(draw_samples(averaged, config.noise_size, len(data.test_images)))
+        run.finish_epoch({**losses, **judged}, unshown=SHARES, warn=collapse)
         draw_epoch(run, averaged, pictures)
     return report(run, data, averaged, pictures, judge)
 
 
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
 
-SAMPLES = 10_000  # drawn images per measurement, as many as the test set has
 
-
-def draw_samples(generator: Generator, noise_size: int) -> Tensor:
-    """The images (10000, 1, 28, 28) that G draws from noise that is the same in every epoch and every run."""
+def draw_samples(generator: Generator, noise_size: int, n: int) -> Tensor:
+    """The images (n, 1, 28, 28) that G draws from noise that is the same in every epoch and every run."""
     device = next(generator.parameters()).device
     with evaluating(generator):
-        return generator(draw_noise(SAMPLES, noise_size, torch.Generator(device).manual_seed(0)))
+        return generator(draw_noise(n, noise_size, torch.Generator(device).manual_seed(0)))
 
 
 def draw_reals(run: Run, data: Dataset) -> None:
@@ -426,7 +418,7 @@ def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) ->
     axes = figure.add_subplot()
     places = np.arange(10)
     axes.bar(places - 0.2, target.numpy(), width=0.4, label="training images", color="0.65")
-    axes.bar(places + 0.2, shares, width=0.4, label=f"{SAMPLES:,} samples", color="tab:blue")
+    axes.bar(places + 0.2, shares, width=0.4, label=f"{len(data.test_images):,} samples", color="tab:blue")
     axes.set_xticks(places, data.classes)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share")
@@ -457,6 +449,7 @@ def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge
             "nearest_distance_over_test_images": novelty,
             "classifier_accuracy": judge.accuracy,
             "seconds": sum(row["seconds"] for row in run.rows),
+            "warning": collapse(run.rows),
         }
     )
 

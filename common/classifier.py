@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from common import metrics
 from common.data import Dataset, epoch_order, to_float
-from common.run import choose_precision, mixed_precision, read_tensors, whole_file
+from common.run import choose_precision, mixed_precision, read_tensors, write_tensors
 
 FEATURES = 128
 EPOCHS = 6  # 99.5 % on MNIST after about a minute on two cores
@@ -105,6 +105,25 @@ class Judge:
         }
 
 
+COLLAPSED_FOR = 3  # epochs in a row that a GAN must look collapsed before it is called so
+
+
+def collapse(rows: list[dict[str, float]]) -> str | None:
+    """What shows, in the last three rows of metrics.csv, that a GAN has collapsed; None where nothing does.
+
+    Either D's mean probabilities for real and drawn images are both at their stops, within 0.01 of 0 or 1: then D
+    teaches G nothing. Or more than half of the samples are of one class; rows without shares say nothing of that.
+    """
+    last = rows[-COLLAPSED_FOR:]
+    if len(last) < COLLAPSED_FOR:
+        return None
+    if all(min(row[name], 1 - row[name]) < 0.01 for row in last for name in ("d_real", "d_fake")):
+        return f"collapsed: D(x) and D(G(z)) at their stops for {COLLAPSED_FOR} epochs"
+    if all(max(row.get(name, 0) for name in SHARES) > 0.5 for row in last):
+        return f"collapsed: more than half of the samples are of one class for {COLLAPSED_FOR} epochs"
+    return None
+
+
 def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
     """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
     there. The file's name holds a checksum of the training set, so that a changed set gets a classifier of its own.
@@ -122,8 +141,7 @@ def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
         _train(classifier, data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as scratch, scratch.open("wb") as file:
-                torch.save({"classifier": classifier.state_dict()}, file)
+            write_tensors(path, {"classifier": classifier.state_dict()})
         except OSError as error:
             print(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time", file=sys.stderr)
     return classifier.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import ctypes
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -24,18 +25,16 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from common import BadInput, RunFailed, Stopped
-from common.data import DATASETS, Dataset, epoch_order
+from common.data import Dataset, epoch_order
 
 ROOT = Path(__file__).resolve().parent.parent
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
 TIME_COLUMNS = ("seconds", "images_per_second")
 
 # What config.json holds beside the fields of the Config.
@@ -66,15 +65,17 @@ def launch(main: Callable[[C], dict], config_class: type[C]) -> None:
     except Stopped as stopped:
         _leave(130, f"{script}: {stopped}")
     except KeyboardInterrupt:
-        _leave(130, f"{script}: stopped")
+        _leave(130, f"{script}: stopped{Run.go_on}")
+    except (MemoryError, torch.OutOfMemoryError):
+        _leave(1, f"{script}: out of memory, a smaller --batch-size needs less{Run.go_on}")
     except OSError as error:
-        _leave(1, f"{script}: {error.filename or 'the run'}: {error.strerror or error}")
+        _leave(1, f"{script}: {error.filename or 'the run'}: {error.strerror or error}{Run.go_on}")
 
 
 def parse(config_class: type[C], arguments: list[str]) -> C:
     """Turn flags into a Config. `--smoke` and `--resume` first change what a flag that is not given stands for.
 
-    Raises BadInput with one line for an unknown flag or a value of the wrong type; `--help` exits with 0.
+    Raises BadInput with one line for an unknown flag or a value that the Config refuses; `--help` exits with 0.
     """
     import tyro
 
@@ -86,7 +87,8 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
         except SystemExit as leaving:
             if leaving.code == 0:
                 raise
-            raise BadInput(_one_line(said.getvalue())) from None
+            refused = leaving.__context__  # tyro draws a box around what the Config itself says; its words are enough
+            raise BadInput(refused if isinstance(refused, BadInput) else _one_line(said.getvalue())) from None
 
     config = read(None)
     if config.resume is not None:
@@ -105,17 +107,21 @@ def _one_line(boxed: str) -> str:
     return re.sub(r"(Perhaps you meant: \S+).*", r"\1", text) + " (--help lists all)"
 
 
-def check_fields(config: Any, at_least: dict[str, float], at_most: dict[str, float] | None = None) -> None:
-    """Raise BadInput for the first field that is not finite or outside its range, or unknown as a shared choice."""
-    for name, low in {"epochs": 1, "batch_size": 2, "seed": 0, **at_least}.items():
-        value = getattr(config, name)
-        high = {"seed": 2**32 - 1, "epochs": 100_000, **(at_most or {})}.get(name, math.inf)
-        if not (math.isfinite(value) and low <= value <= high):
-            limit = f"at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-            raise BadInput(f"{_flag(name)} must be {limit}, not {value}")
-    for name, choices in (("dataset", DATASETS), ("device", DEVICES), ("precision", PRECISIONS)):
-        if getattr(config, name) not in choices:
-            raise BadInput(f"{_flag(name)} must be one of {', '.join(choices)}, not {getattr(config, name)}")
+def check_fields(config: Any, **limits: tuple[float, float]) -> None:
+    """Raise BadInput for the first field of a Config that is of another type, out of its limits, or no known choice.
+
+    `limits`: the least and the greatest value of each number; those of the fields that all scripts share stand here.
+    """
+    shared = {"epochs": (1, 100_000), "batch_size": (2, 1_000_000), "seed": (0, 2**32 - 1)}
+    for field in dataclasses.fields(config):
+        name, value = _flag(field.name), getattr(config, field.name)
+        if get_origin(field.type) is Literal and value not in get_args(field.type):
+            raise BadInput(f"{name} must be one of {', '.join(get_args(field.type))}, not {value}")
+        if field.type in (int, float, bool) and type(value) not in {float: (int, float)}.get(field.type, (field.type,)):
+            raise BadInput(f"{name} must be of type {field.type.__name__}, not {value!r}")
+        low, high = {**shared, **limits}.get(field.name, (-math.inf, math.inf))
+        if field.type in (int, float) and not (math.isfinite(value) and low <= value <= high):
+            raise BadInput(f"{name} must be at least {low:g} and at most {high:g}, not {value}")
 
 
 def check_batch_size(config: Any, images: int) -> None:
@@ -288,13 +294,33 @@ class _Captured:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; it takes the real name when it is complete, or vanishes."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Yield a temporary path beside `path` to write to; it takes the real name when it is complete, or vanishes.
+
+    Raises OSError, naming `path`, where the disk is full or can't be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield scratch
         os.replace(scratch, path)
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+PARTIAL = ".partial"  # how the names of files end that a killed process left half-written
+
+
+def write_tensors(path: Path, content: dict) -> None:
+    """Write what `read_tensors` reads. Raises OSError, naming `path`, where the disk is full."""
+    # Through an open file, because torch.save writes a path's name into the archive.
+    with whole_file(path) as scratch, scratch.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # the archive's writer hides the disk's error behind its own
+                raise error.__context__ from None
+            raise
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -317,7 +343,11 @@ def read_json(path: Path) -> dict:
 
 
 def read_config(folder: str | Path, config_class: type[C]) -> C:
-    """The Config of a run folder. Raises BadInput for a folder that is none, or is another script's."""
+    """The Config of a run folder. Raises BadInput for a folder that is none, or is another script's.
+
+    Its paths are the defaults, not those of the file: a run folder may come from a stranger, and no path in it is
+    followed.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"{folder}: there is no such run folder")
@@ -331,33 +361,51 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
     if gone or missing:
         raise BadInput(f"{folder / 'config.json'}: fields do not match: unknown {gone}, missing {missing}")
     values = {}
-    for name in set(fields) & set(stored) - {"resume"}:
+    for name in sorted(set(fields) & set(stored) - {"resume"}):
         default, value = fields[name].default, stored[name]
-        if isinstance(default, Path) and isinstance(value, str):
-            value = Path(value)
+        if isinstance(default, Path):
+            continue
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if isinstance(default, tuple) and isinstance(value, list) and all(type(item) is int for item in value):
             value = tuple(value)
-        if type(value) is not type(default) and not isinstance(value, type(default)):
+        if type(value) is not type(default):
             raise BadInput(f"{folder / 'config.json'}: {name} is {value!r}, not of type {type(default).__name__}")
         values[name] = value
-    return config_class(**values)
+    try:
+        return config_class(**values)
+    except BadInput as error:
+        raise BadInput(f"{folder / 'config.json'}: {error}") from None
 
 
 def read_tensors(path: Path, **networks: nn.Module) -> dict:
     """Read a file of tensors to the CPU, fill networks from the entries of their names, return the whole content.
 
-    Raises BadInput for a file that is damaged, would run code, or whose names or shapes differ from the networks'.
+    A network on the meta device, which has shapes but no memory, takes the tensors of the file as its own.
+    Raises BadInput for a file that is damaged, would run code, or whose tensors differ from the networks' in name,
+    shape or type or are not finite.
     """
     content = _read_torch(path)
     for name, network in networks.items():
-        try:
-            network.load_state_dict(content[name])
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BadInput(f"{path}: {name} does not fit its network: {reason}") from None
+        given, expected = content.get(name), network.state_dict()
+        if not isinstance(given, dict) or given.keys() != expected.keys():
+            raise BadInput(f"{path}: {name} does not fit its network: other names")
+        for key, value in expected.items():
+            if not _alike(given[key], value):
+                raise BadInput(f"{path}: {name}.{key} is not finite {value.dtype} of shape {tuple(value.shape)}")
+        network.load_state_dict(given, assign=next(network.parameters()).is_meta)
     return content
+
+
+def _alike(given: Any, expected: Tensor) -> bool:
+    """Whether something from a file is a plain tensor of the expected shape and type, with finite values."""
+    return (
+        isinstance(given, Tensor)
+        and given.layout == torch.strided
+        and (given.shape, given.dtype) == (expected.shape, expected.dtype)
+        and not given.is_quantized
+        and bool(torch.isfinite(given).all())
+    )
 
 
 def _read_torch(path: Path) -> dict:
@@ -413,6 +461,7 @@ class Run:
     """
 
     in_training = False
+    go_on = ""  # how to go on with the run of this process, once it has a checkpoint
 
     def __init__(self, config: Any, script: str, dataset: Dataset, device: torch.device, precision: str):
         """Make the next free folder `out/script/run-NNN`, or take up the one that `config.resume` names.
@@ -424,6 +473,7 @@ class Run:
         self.rows: list[dict[str, float]] = []
         self._seed, self._batch_size = config.seed, config.batch_size
         self._n = len(dataset.train_images)
+        self._updates = math.ceil(self._n / self._batch_size)  # in an epoch
         self._device = device
         self._parts: dict[str, Any] = {}
         self._sums: dict[str, Tensor] = {}
@@ -434,6 +484,7 @@ class Run:
         # What was decided is stored instead of `auto`: a resumed run must not decide anew.
         decided = {"dataset": dataset.name, "device": device.type, "precision": precision}
         stored = {**dataclasses.asdict(config), **decided, **_provenance(script)}
+        self._moved = False
         if config.resume is None:
             self.folder = next_folder(Path(config.out) / script)
         else:
@@ -443,52 +494,80 @@ class Run:
                 old, new = getattr(before, field.name), stored[field.name]
                 if field.name not in FREE_ON_RESUME and old != new:
                     raise BadInput(f"--resume {self.folder}: {_flag(field.name)} was {old} there, not {new}")
+            self._moved = before.device != device.type
         stored.pop("resume")
         self._config_json = stored
+        command = ["python", str(ROOT / f"{script}.py"), "--resume", str(self.folder)]
+        if config.data_dir != type(config).data_dir:
+            command += ["--data-dir", str(config.data_dir)]
+        self._resume_command = shlex.join(command)
         self._bar = None
 
     @property
     def progress(self) -> float:
         """The share of all updates that is done, from 0 to 1."""
-        updates = math.ceil(self._n / self._batch_size)
-        return (self.epoch * updates + self.step) / (self.epochs * updates)
+        return (self.epoch * self._updates + self.step) / (self.epochs * self._updates)
 
     def keep(self, **parts: Any) -> None:
-        """Name what a checkpoint holds (networks, optimisers, random generators, tensors); restore it when resuming."""
+        """Name what a checkpoint holds (networks, optimisers, random generators, tensors), and write the first one, so
+        that a run can be resumed from its first moment on; when resuming, restore it all instead.
+
+        Raises BadInput, with nothing written, for a checkpoint that does not fit.
+        """
         self._parts = parts
         if self._resumes:
-            path = self.folder / "checkpoint.pt"
-            networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-            content = read_tensors(path, **networks)
-            try:
-                self.epoch, self.step = int(content["epoch"]), int(content["step"])
-                self._sums = {name: value.to(self._device) for name, value in content["sums"].items()}
-                torch.set_rng_state(content["torch_random_state"])
-                for name in set(parts) - set(networks):
-                    _restore(parts[name], content[name])
-            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise BadInput(f"{path}: does not fit config.json: {error!r}") from None
-            if self.epoch + (self.step > 0) > self.epochs:
-                raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
-            self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
+            self._restore(self.folder / "checkpoint.pt")
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
         left = f"epochs {self.epoch + 1} to {self.epochs}" if self.epoch < self.epochs else "complete, drawn again"
         print(f"{self.title}, {left}, {how}\nfolder {self.folder}", flush=True)
+        for left_over in self.folder.glob(f".*{PARTIAL}"):
+            left_over.unlink()
+        if not self._resumes:
+            self.save()
         write_json(self.folder / "config.json", self._config_json)
+        Run.go_on = f"; go on with: {self._resume_command}"
+
+    def _restore(self, path: Path) -> None:
+        networks = {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}
+        content = read_tensors(path, **networks)
+        try:
+            self.epoch, self.step = int(content["epoch"]), int(content["step"])
+            self._sums = {name: _scalar(value).to(self._device) for name, value in content["sums"].items()}
+            self.rows = [_row(row, number) for number, row in enumerate(content["rows"], 1)]
+            torch.set_rng_state(content["torch_random_state"])
+            for name in set(self._parts) - set(networks):
+                if self._moved and isinstance(self._parts[name], torch.Generator):
+                    # Its state means nothing to another kind of device: other draws from here on, as good as these.
+                    self._parts[name].manual_seed(self._seed + self.epoch + 1)
+                else:
+                    _restore(self._parts[name], content[name])
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+            raise BadInput(f"{path}: does not fit config.json: {error!r}") from None
+        if len(self.rows) != self.epoch or not 0 <= self.step <= self._updates:
+            raise BadInput(f"{path}: does not fit config.json: epoch {self.epoch}, step {self.step}")
+        if self.epoch + (self.step > 0) > self.epochs:
+            raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
+        times = _read_times(self.folder / "metrics.csv") if self.rows else []
+        if len(times) < len(self.rows):
+            print(f"{self.folder / 'metrics.csv'}: written anew from the checkpoint, without times", file=sys.stderr)
+            times = [dict.fromkeys(TIME_COLUMNS, 0.0)] * len(self.rows)
+        # The columns in the order of metrics.csv.
+        self.rows = [{"epoch": row["epoch"], **time, **row} for row, time in zip(self.rows, times, strict=False)]
 
     def remaining_epochs(self) -> Iterator[int]:
         """The numbers of the epochs still to do, the one under way first."""
         from tqdm import tqdm
 
-        updates = math.ceil(self._n / self._batch_size)
-        done = self.epoch * updates + self.step
+        done = self.epoch * self._updates + self.step
         interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=self.epochs * updates, initial=done, unit="updates", disable=not interactive)
+        self._bar = tqdm(total=self.epochs * self._updates, initial=done, unit="updates", disable=not interactive)
         Run.in_training = True
         self._since = time.perf_counter()
         try:
             while self.epoch < self.epochs:
                 yield self.epoch + 1
+                if _stop_asked:  # while the epoch was measured and drawn, its checkpoint written
+                    raise Stopped(f"stopped after epoch {self.epoch}{Run.go_on}")
         finally:
             Run.in_training = False
             self._bar.close()
@@ -504,10 +583,7 @@ class Run:
             self._bar.update()
             if _stop_asked:
                 self.save()
-                command = shlex.join(
-                    ["python", str(ROOT / f"{self._config_json['script']}.py"), "--resume", str(self.folder)]
-                )
-                raise Stopped(f"stopped in epoch {self.epoch + 1}; go on with: {command}")
+                raise Stopped(f"stopped in epoch {self.epoch + 1}{Run.go_on}")
         if self._device.type == "cuda":
             torch.cuda.synchronize()  # the time of the work, not of asking for it
         self._seconds = time.perf_counter() - start
@@ -520,23 +596,36 @@ class Run:
         torch._foreach_add_(list(self._sums.values()), values)
 
     def means(self) -> dict[str, float]:
-        """The means of what was added in this epoch. Raises RunFailed, naming the quantity that is not finite."""
-        names = list(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).div(self.step).tolist()
-        for name, value in zip(names, values, strict=True):
-            if not math.isfinite(value):
-                kept = (
-                    f"checkpoint.pt in {self.folder} is that of epoch {self.epoch}"
-                    if self.epoch
-                    else "nothing was saved"
-                )
-                raise RunFailed(
-                    f"epoch {self.epoch + 1}: {name} is {value}; {kept}. A lower learning rate often helps."
-                )
-        return dict(zip(names, values, strict=True))
+        """The means of what was added in this epoch. Raises RunFailed, naming the loss or weight that is not finite."""
+        self._check_health()
+        values = torch.stack(list(self._sums.values())).div(self.step).tolist()
+        return dict(zip(self._sums, values, strict=True))
 
-    def finish_epoch(self, measured: dict[str, float], unshown: tuple[str, ...] = ()) -> None:
-        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line but for `unshown`."""
+    def _check_health(self) -> None:
+        """A run with a loss or weight that is no longer a number is stopped, not repaired: what made it so is a fault,
+        and a gradient set to 0 would hide it."""
+        found = dict(self._sums)
+        for name, part in self._parts.items():
+            if isinstance(part, nn.Module):
+                found |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        for name, value in found.items():
+            if not torch.isfinite(value).all():
+                what = f"{name} is {value.item()}" if value.ndim == 0 else f"{name} is not finite"
+                raise RunFailed(
+                    f"epoch {self.epoch + 1}: {what}; checkpoint.pt in {self.folder} is the last good one. "
+                    "A lower learning rate often helps."
+                )
+
+    def finish_epoch(
+        self,
+        measured: dict[str, float],
+        unshown: tuple[str, ...] = (),
+        warn: Callable[[list[dict[str, float]]], str | None] = lambda rows: None,
+    ) -> None:
+        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line but for `unshown`.
+
+        `warn` looks at all rows and may say what is wrong with them.
+        """
         now = time.perf_counter()
         row = {"epoch": self.epoch + 1, "seconds": now - self._since, "images_per_second": self._images / self._seconds}
         self.rows.append({**row, **measured})
@@ -553,7 +642,9 @@ class Run:
         shown = {name: value for name, value in measured.items() if name not in unshown}
         line = f"epoch {self.epoch:{len(str(self.epochs))}d}/{self.epochs}  {row['seconds']:6.1f} s"
         line += f"  {row['images_per_second']:6.0f} images/s"
-        self._bar.write(line + "".join(f"  {name} {_short(value)}" for name, value in shown.items()), file=sys.stdout)
+        line += "".join(f"  {name} {_short(value)}" for name, value in shown.items())
+        warning = warn(self.rows)
+        self._bar.write(line + (f"  WARNING: {warning}" if warning else ""), file=sys.stdout)
         sys.stdout.flush()
 
     def sparingly(self, draw: Callable[[], None]) -> None:
@@ -565,19 +656,14 @@ class Run:
 
     def save(self) -> None:
         """Write checkpoint.pt. Raises RunFailed for weights that are not finite, keeping the last good one."""
-        content = {"epoch": self.epoch, "step": self.step, "sums": self._sums}
+        self._check_health()
+        # Without times: the same run is the same bytes.
+        rows = [{name: value for name, value in row.items() if name not in TIME_COLUMNS} for row in self.rows]
+        content = {"epoch": self.epoch, "step": self.step, "sums": self._sums, "rows": rows}
         content["torch_random_state"] = torch.get_rng_state()
-        for name, part in self._parts.items():
-            content[name] = _state(part)
-            if isinstance(part, nn.Module):
-                for key, value in part.state_dict().items():
-                    if not torch.isfinite(value).all():
-                        raise RunFailed(
-                            f"epoch {self.epoch}: {name}.{key} is not finite; checkpoint.pt is the last good one"
-                        )
-        # Through an open file, because torch.save writes a path's name into the archive.
-        with whole_file(self.folder / "checkpoint.pt") as scratch, scratch.open("wb") as file:
-            torch.save(content, file)
+        write_tensors(
+            self.folder / "checkpoint.pt", content | {name: _state(part) for name, part in self._parts.items()}
+        )
 
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
@@ -602,18 +688,31 @@ def _state(part: Any) -> Any:
 
 
 def _restore(part: Any, state: Any) -> None:
+    """Fill a part of a run from a checkpoint. Raises ValueError, or what PyTorch raises, for what does not fit."""
     if isinstance(part, torch.Generator):
         part.set_state(state)
     elif isinstance(part, Tensor):
+        if not _alike(state, part):
+            raise ValueError(f"no {part.dtype} of shape {tuple(part.shape)}")
         part.copy_(state)
-    elif isinstance(part, torch.optim.Optimizer):
-        # How a step is made depends on this device, not on the one that wrote the file; its size is the script's.
-        own = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in part.param_groups]
-        part.load_state_dict(state)
+    else:
+        # How large a step is and how it is made is said by the Config and this device, not by the file.
+        own = [dict(group) for group in part.param_groups]
+        groups = part.state_dict()["param_groups"]
+        part.load_state_dict({"state": _moments(part, state["state"]), "param_groups": groups})
         for group, kept in zip(part.param_groups, own, strict=True):
             group.update(kept)
-    else:
-        part.load_state_dict(state)
+
+
+def _moments(optimizer: torch.optim.Optimizer, states: dict) -> dict:
+    """What an optimiser remembers of each weight, from a file. Raises ValueError where it fits no weight."""
+    names = {torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}[type(optimizer)]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, state in states.items():
+        shapes = {name: torch.zeros(()) if name == "step" else weights[index] for name in names}
+        if state.keys() != names or not all(_alike(state[name], shape) for name, shape in shapes.items()):
+            raise ValueError(f"the optimiser's state {index} fits no weight")
+    return states
 
 
 def next_folder(parent: Path, kind: str = "run") -> Path:
@@ -633,16 +732,25 @@ def next_folder(parent: Path, kind: str = "run") -> Path:
         raise BadInput(f"--out: {error.filename}: {error.strerror}") from None
 
 
-def _number(text: str) -> float:
-    return int(text) if str(text).isdecimal() else float(text)
+def _scalar(value: Tensor) -> Tensor:
+    if not _alike(value, torch.zeros(())):
+        raise ValueError("a sum is no number")
+    return value
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
-    if not path.exists():  # stopped within the first epoch
-        return []
+def _row(row: dict[str, float], number: int) -> dict[str, float]:
+    """Row `number` (from 1) of metrics.csv as a checkpoint has it. Raises ValueError for anything else."""
+    if row["epoch"] != number or not all(isinstance(name, str) for name in row):
+        raise ValueError(f"row {number} is another epoch's")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
+        raise ValueError(f"row {number} holds what is no number")
+    return row
+
+
+def _read_times(path: Path) -> list[dict[str, float]]:
+    """The time columns of metrics.csv, row by row; none where the file is not there or not as a run writes it."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
-        return [row for row in rows if row["epoch"] > 0]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: is damaged: {error}") from None
+            return [{name: float(row[name]) for name in TIME_COLUMNS} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error):
+        return []  # the caller says that they are lost

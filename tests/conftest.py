@@ -56,9 +56,8 @@ def tiny() -> Dataset:
 
 @pytest.fixture
 def on_tiny(monkeypatch, tiny):
-    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, and is judged by few samples."""
+    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch."""
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: tiny)
-    monkeypatch.setattr(infogan, "SAMPLES", 200)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def shell(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(ROOT / "infogan.py"), *map(str, flags)])
         monkeypatch.setattr(common.run, "_stop_asked", False)
         monkeypatch.setattr(Run, "in_training", False)
+        monkeypatch.setattr(Run, "go_on", "")
         capsys.readouterr()
         status = 0
         try:
@@ -107,7 +108,6 @@ def reference(tmp_path_factory, tiny):
     base = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infogan, "load_dataset", lambda *_: tiny)
-        patch.setattr(infogan, "SAMPLES", 200)
         infogan.main(tiny_config(base / "outputs"))
     yield base / "outputs" / "infogan" / "run-001"
     shutil.rmtree(base)
@@ -217,7 +217,6 @@ def test_smoke_pictures_can_be_opened_and_differ_by_epoch_and_code(smoke_run):
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process_and_folder(smoke_run, monkeypatch, out):
-    monkeypatch.setattr(infogan, "SAMPLES", 200)  # for the report alone, which is not compared
     infogan.main(Config(smoke=True, dataset="drawn", epochs=2, batch_size=64, out=out, data_dir=out.parent / "data"))
     again = out / "infogan" / "run-001"
     assert (again / "checkpoint.pt").read_bytes() == (smoke_run.folder / "checkpoint.pt").read_bytes()
@@ -471,9 +470,6 @@ def test_resuming_with_another_setting_is_refused_by_name(shell, finished, flags
         ("config.json", b"\xff\xfe"),
         ("config.json", b'{"script": "gan_mlp"}'),
         ("config.json", b'{"script": "infogan"}'),
-        ("metrics.csv", b"epoch,seconds\n1\n"),
-        ("metrics.csv", b"epoch,seconds\none,two\n"),
-        ("metrics.csv", b"\xff\xfe"),
     ],
 )
 def test_resuming_a_damaged_run_names_the_file(shell, finished, name, content):
@@ -484,7 +480,19 @@ def test_resuming_a_damaged_run_names_the_file(shell, finished, name, content):
 
 
 @pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize("key", ["epoch", "step", "sums", "optimizer_g", "random", "torch_random_state"])
+@pytest.mark.parametrize("content", [None, b"", b"epoch,seconds\n1\n", b"epoch,seconds\none,two\n", b"\xff\xfe", b"\0"])
+def test_metrics_that_are_lost_or_damaged_come_back_from_the_checkpoint(shell, reference, finished, content):
+    (finished / "metrics.csv").unlink()
+    if content is not None:
+        (finished / "metrics.csv").write_bytes(content)
+    result = shell("--resume", finished, "--epochs", EPOCHS + 1)
+    assert (result.status, result.err.count("\n")) == (0, 1)
+    assert "metrics.csv" in result.err
+    assert rows_without_time(finished)[:EPOCHS] == rows_without_time(reference)
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize("key", ["epoch", "step", "sums", "rows", "optimizer_g", "random", "torch_random_state"])
 def test_resuming_a_checkpoint_with_a_missing_or_senseless_entry_names_the_file(shell, finished, key):
     content = checkpoint(finished)
     for damaged in ({name: value for name, value in content.items() if name != key}, content | {key: "senseless"}):
@@ -507,7 +515,7 @@ def test_sigterm_stops_the_real_script_with_its_checkpoint_written(tmp_path, out
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert resume_flags(Shell(130, "", err)) == ["--resume", str(folder)]
+    assert resume_flags(Shell(130, "", err)) == ["--resume", str(folder), "--data-dir", str(tmp_path / "data")]
     assert checkpoint(folder)["epoch"] >= 1
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert infogan.load(folder).generate(2).shape == (2, 1, 28, 28)
@@ -548,12 +556,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 @pytest.mark.usefixtures("on_tiny")
-def test_a_loss_that_is_no_number_in_the_first_epoch_promises_no_checkpoint_that_is_not_there(shell, monkeypatch, out):
+def test_a_loss_that_is_no_number_in_the_first_epoch_keeps_the_untrained_checkpoint(shell, monkeypatch, out):
     monkeypatch.setattr(infogan, "discriminator_loss", lambda real, fake: real.sum() * math.nan)
     result = shell(*flags_of(tiny_config(out)))
     assert_failed(result, "epoch 1", "loss_d")
     folder = out / "infogan" / "run-001"
-    assert ("checkpoint.pt" in result.err) == (folder / "checkpoint.pt").exists()
+    assert "checkpoint.pt" in result.err
+    assert checkpoint(folder)["epoch"] == 0
     # The first pictures stand there before the first update.
     assert {"reals.png", "epoch_000_c1.png", "config.json"} <= {path.name for path in folder.iterdir()}
 

@@ -326,7 +326,6 @@ def test_a_broken_config_is_refused(run, content):
         ({"noise_size": 62.0}, "noise_size"),
         ({"noise_size": None}, "noise_size"),
         ({"learn_variance": 1}, "learn_variance"),
-        ({"out": 5}, "out"),
         ({"noise_size": 63}, "checkpoint.pt"),
         ({"learn_variance": True}, "checkpoint.pt"),
     ],

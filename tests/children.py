@@ -1,0 +1,182 @@
+"""Runs in processes of their own that tests may signal, kill and starve.
+
+They are forked from a server that has imported everything: a child costs milliseconds, not the seconds of `import
+torch`, so that a script can be killed twenty times within a test. All train on the same few drawn digits.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import pty
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import matplotlib.figure  # noqa: F401  (what a run imports only when it needs it)
+import scipy.optimize
+import scipy.stats  # noqa: F401
+import torch
+import tqdm  # noqa: F401
+import tyro  # noqa: F401
+
+import autoencoder
+import common.run
+import gan_mlp
+import infogan
+from common.data import drawn
+from common.run import ROOT, Run, launch
+
+SCRIPTS = {"autoencoder": autoencoder, "gan_mlp": gan_mlp, "infogan": infogan}
+# Small networks where a script has fields for that, and epochs of two updates.
+SMALL = ["--epochs", "3", "--batch-size", "64", "--dataset", "drawn", "--device", "cpu", "--precision", "float32"]
+OWN = {
+    "autoencoder": ["--hidden", "20"],
+    "gan_mlp": ["--widths-g", "32", "48", "--widths-d", "48", "32"],
+    "infogan": ["--noise-size", "5"],
+}
+EPOCHS, UPDATES = 3, 2
+
+_threads = torch.get_num_threads()
+torch.set_num_threads(1)  # a fork copies no threads, so the server must not have begun any
+TINY = drawn(train=128, test=100)  # a sheet of a hundred is drawn of them
+torch.set_num_threads(_threads)
+
+Harm = Callable[[], None]
+
+
+class Child:
+    """A script in a process of its own: `flags` as on the shell, `harm` called in it before it starts."""
+
+    def __init__(self, script: str, *flags: object, harm: Harm = lambda: None, terminal: bool = False):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.children"])
+        here, self._said = context.Pipe(duplex=False)[::-1]
+        arguments = (here, script, [str(flag) for flag in flags], harm, terminal)
+        self.process = context.Process(target=_run, args=arguments, daemon=True)
+        with _importable():
+            self.process.start()
+        here.close()
+
+    def finish(self, timeout: float = 300) -> tuple[int, str, str]:
+        """Wait for the end. Returns the exit status (negative: the signal that killed it), stdout and stderr."""
+        out, err = "", ""
+        with contextlib.suppress(EOFError):
+            while True:
+                if not self._said.poll(timeout):
+                    self.process.kill()
+                    raise AssertionError(f"no end within {timeout} s: {out}{err}")
+                number, text = self._said.recv()
+                out, err = (out + text, err) if number == 1 else (out, err + text)
+        self.process.join()
+        return self.process.exitcode, out, err
+
+    def kill(self) -> str:
+        """SIGKILL it. Returns what it had said."""
+        self.process.kill()
+        _, out, err = self.finish()
+        return out + err
+
+
+@contextlib.contextmanager
+def _importable():
+    """The server finds the repository's modules by the environment that it starts with."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+class _Said:
+    """A stream whose text goes through a connection: a file would be in reach of a file-size limit."""
+
+    def __init__(self, connection: Connection, number: int):
+        self._connection, self._number = connection, number
+
+    def write(self, text: str) -> int:
+        self._connection.send((self._number, text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _run(connection: Connection, script: str, flags: list[str], harm: Harm, terminal: bool) -> None:
+    torch.set_num_threads(1)
+    module = SCRIPTS[script]
+    module.load_dataset = lambda *_: TINY
+    sys.argv = [str(ROOT / f"{script}.py"), *flags]
+    sys.stdout, sys.stderr = _Said(connection, 1), _Said(connection, 2)
+    if terminal:
+        master, slave = pty.openpty()
+        threading.Thread(target=_forward, args=(master, connection), daemon=True).start()
+        sys.stderr = os.fdopen(slave, "w")
+    harm()
+    launch(module.main, module.Config)
+
+
+def _forward(master: int, connection: Connection) -> None:
+    with contextlib.suppress(OSError):
+        while text := os.read(master, 4096):
+            connection.send((2, text.decode(errors="replace")))
+
+
+# Harm, to be called within a child ---------------------------------------------------------------------------------
+
+
+class SignalAt:
+    """Send this process a signal in update number `n`, from 1."""
+
+    def __init__(self, number: int, n: int):
+        self.number, self.n = number, n
+
+    def __call__(self) -> None:
+        add, count = Run.add, itertools.count(1)
+
+        def added(run: Run, **quantities: torch.Tensor) -> None:
+            add(run, **quantities)
+            if next(count) == self.n:
+                os.kill(os.getpid(), self.number)
+
+        Run.add = added
+
+
+class HarmFile:
+    """Let something happen while file number `n` (from 1) is written.
+
+    `killed`: SIGKILL with the file half-written; `signal`: SIGTERM, likewise; `full`: no file may grow from then on.
+    """
+
+    def __init__(self, what: str, n: int):
+        self.what, self.n = what, n
+
+    def __call__(self) -> None:
+        whole, count = common.run.whole_file, itertools.count(1)
+
+        @contextlib.contextmanager
+        def harmed(path: Path):
+            here = next(count) == self.n
+            with whole(path) as scratch:
+                if here and self.what == "full":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+                yield scratch
+                if here and self.what == "killed":
+                    os.truncate(scratch, scratch.stat().st_size // 2)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if here and self.what == "signal":
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        common.run.whole_file = harmed
+        for module in (common.images, autoencoder):  # they hold the function by name
+            module.whole_file = harmed
