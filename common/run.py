@@ -532,7 +532,7 @@ class Run:
         content = read_tensors(path, **networks)
         try:
             self.epoch, self.step = int(content["epoch"]), int(content["step"])
-            self._sums = {name: _scalar(value).to(self._device) for name, value in content["sums"].items()}
+            self._sums = {sys.intern(name): _scalar(value).to(self._device) for name, value in content["sums"].items()}
             self.rows = [_row(row, number) for number, row in enumerate(content["rows"], 1)]
             torch.set_rng_state(content["torch_random_state"])
             for name in set(self._parts) - set(networks):
@@ -684,6 +684,8 @@ def _short(value: float) -> str:
 def _state(part: Any) -> Any:
     if isinstance(part, torch.Generator):
         return part.get_state()
+    if isinstance(part, torch.optim.Optimizer):
+        return {"state": part.state_dict()["state"]}  # the rest is said by the Config and the device
     return part if isinstance(part, Tensor) else part.state_dict()
 
 
@@ -696,8 +698,9 @@ def _restore(part: Any, state: Any) -> None:
             raise ValueError(f"no {part.dtype} of shape {tuple(part.shape)}")
         part.copy_(state)
     else:
-        # How large a step is and how it is made is said by the Config and this device, not by the file.
-        own = [dict(group) for group in part.param_groups]
+        own = [
+            dict(group) for group in part.param_groups
+        ]  # copied by `load_state_dict`, but a captured step knows them
         groups = part.state_dict()["param_groups"]
         part.load_state_dict({"state": _moments(part, state["state"]), "param_groups": groups})
         for group, kept in zip(part.param_groups, own, strict=True):
@@ -712,7 +715,7 @@ def _moments(optimizer: torch.optim.Optimizer, states: dict) -> dict:
         shapes = {name: torch.zeros(()) if name == "step" else weights[index] for name in names}
         if state.keys() != names or not all(_alike(state[name], shape) for name, shape in shapes.items()):
             raise ValueError(f"the optimiser's state {index} fits no weight")
-    return states
+    return {index: {sys.intern(name): value for name, value in state.items()} for index, state in states.items()}
 
 
 def next_folder(parent: Path, kind: str = "run") -> Path:
@@ -740,11 +743,12 @@ def _scalar(value: Tensor) -> Tensor:
 
 def _row(row: dict[str, float], number: int) -> dict[str, float]:
     """Row `number` (from 1) of metrics.csv as a checkpoint has it. Raises ValueError for anything else."""
-    if row["epoch"] != number or not all(isinstance(name, str) for name in row):
+    if row["epoch"] != number:
         raise ValueError(f"row {number} is another epoch's")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
         raise ValueError(f"row {number} holds what is no number")
-    return row
+    # Interned like the names in the source: a file with equal content is then equal to the byte.
+    return {sys.intern(name): value for name, value in row.items()}
 
 
 def _read_times(path: Path) -> list[dict[str, float]]:

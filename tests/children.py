@@ -12,6 +12,7 @@ import pty
 import resource
 import signal
 import sys
+import termios
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -52,7 +53,7 @@ Harm = Callable[[], None]
 class Child:
     """A script in a process of its own: `flags` as on the shell, `harm` called in it before it starts."""
 
-    def __init__(self, script: str, *flags: object, harm: Harm = lambda: None, terminal: bool = False):
+    def __init__(self, script: str, *flags: object, harm: Harm | None = None, terminal: bool = False):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.children"])
         here, self._said = context.Pipe(duplex=False)[::-1]
@@ -112,7 +113,7 @@ class _Said:
         return False
 
 
-def _run(connection: Connection, script: str, flags: list[str], harm: Harm, terminal: bool) -> None:
+def _run(connection: Connection, script: str, flags: list[str], harm: Harm | None, terminal: bool) -> None:
     torch.set_num_threads(1)
     module = SCRIPTS[script]
     module.load_dataset = lambda *_: TINY
@@ -120,10 +121,18 @@ def _run(connection: Connection, script: str, flags: list[str], harm: Harm, term
     sys.stdout, sys.stderr = _Said(connection, 1), _Said(connection, 2)
     if terminal:
         master, slave = pty.openpty()
-        threading.Thread(target=_forward, args=(master, connection), daemon=True).start()
+        termios.tcsetwinsize(slave, (24, 80))
+        reader = threading.Thread(target=_forward, args=(master, connection), daemon=True)
+        reader.start()
         sys.stderr = os.fdopen(slave, "w")
-    harm()
-    launch(module.main, module.Config)
+    if harm:
+        harm()
+    try:
+        launch(module.main, module.Config)
+    finally:
+        if terminal:
+            sys.stderr.close()
+            reader.join()
 
 
 def _forward(master: int, connection: Connection) -> None:
@@ -152,21 +161,40 @@ class SignalAt:
         Run.add = added
 
 
+class PoisonAt:
+    """Make a weight of the first network that is trained `value` after update number `n`, from 1."""
+
+    def __init__(self, value: float, n: int):
+        self.value, self.n = value, n
+
+    def __call__(self) -> None:
+        add, count = Run.add, itertools.count(1)
+
+        def added(run: Run, **quantities: torch.Tensor) -> None:
+            add(run, **quantities)
+            if next(count) == self.n:
+                network = next(part for part in run._parts.values() if isinstance(part, torch.nn.Module))
+                with torch.no_grad():
+                    next(network.parameters()).view(-1)[0] = self.value
+
+        Run.add = added
+
+
 class HarmFile:
-    """Let something happen while file number `n` (from 1) is written.
+    """Let something happen while file number `n` (from 1) of those whose names end with `suffix` is written.
 
     `killed`: SIGKILL with the file half-written; `signal`: SIGTERM, likewise; `full`: no file may grow from then on.
     """
 
-    def __init__(self, what: str, n: int):
-        self.what, self.n = what, n
+    def __init__(self, what: str, n: int, suffix: str = ""):
+        self.what, self.n, self.suffix = what, n, suffix
 
     def __call__(self) -> None:
         whole, count = common.run.whole_file, itertools.count(1)
 
         @contextlib.contextmanager
         def harmed(path: Path):
-            here = next(count) == self.n
+            here = path.name.endswith(self.suffix) and next(count) == self.n
             with whole(path) as scratch:
                 if here and self.what == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
