@@ -532,7 +532,7 @@ class Run:
         content = read_tensors(path, **networks)
         try:
             self.epoch, self.step = int(content["epoch"]), int(content["step"])
-            self._sums = {sys.intern(name): _scalar(value).to(self._device) for name, value in content["sums"].items()}
+            self._sums = {name: _scalar(value).to(self._device) for name, value in content["sums"].items()}
             self.rows = [_row(row, number) for number, row in enumerate(content["rows"], 1)]
             torch.set_rng_state(content["torch_random_state"])
             for name in set(self._parts) - set(networks):
@@ -661,9 +661,8 @@ class Run:
         rows = [{name: value for name, value in row.items() if name not in TIME_COLUMNS} for row in self.rows]
         content = {"epoch": self.epoch, "step": self.step, "sums": self._sums, "rows": rows}
         content["torch_random_state"] = torch.get_rng_state()
-        write_tensors(
-            self.folder / "checkpoint.pt", content | {name: _state(part) for name, part in self._parts.items()}
-        )
+        content |= {name: _state(part) for name, part in self._parts.items()}
+        write_tensors(self.folder / "checkpoint.pt", _interned(content))
 
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
@@ -679,6 +678,15 @@ class Run:
 def _short(value: float) -> str:
     """Six characters at least, with the digits that matter for a loss and for a very small error alike."""
     return f"{value:6d}" if isinstance(value, int) else f"{value:6.3f}" if abs(value) >= 0.05 else f"{value:.6f}"
+
+
+def _interned(content: Any) -> Any:
+    """The same content with one object per name, so that pickle writes the same bytes for names read from a file."""
+    if isinstance(content, dict):
+        return {
+            sys.intern(name) if isinstance(name, str) else name: _interned(value) for name, value in content.items()
+        }
+    return [_interned(item) for item in content] if isinstance(content, list) else content
 
 
 def _state(part: Any) -> Any:
@@ -698,9 +706,7 @@ def _restore(part: Any, state: Any) -> None:
             raise ValueError(f"no {part.dtype} of shape {tuple(part.shape)}")
         part.copy_(state)
     else:
-        own = [
-            dict(group) for group in part.param_groups
-        ]  # copied by `load_state_dict`, but a captured step knows them
+        own = [dict(group) for group in part.param_groups]  # `load_state_dict` copies what a captured step must find
         groups = part.state_dict()["param_groups"]
         part.load_state_dict({"state": _moments(part, state["state"]), "param_groups": groups})
         for group, kept in zip(part.param_groups, own, strict=True):
@@ -715,7 +721,7 @@ def _moments(optimizer: torch.optim.Optimizer, states: dict) -> dict:
         shapes = {name: torch.zeros(()) if name == "step" else weights[index] for name in names}
         if state.keys() != names or not all(_alike(state[name], shape) for name, shape in shapes.items()):
             raise ValueError(f"the optimiser's state {index} fits no weight")
-    return {index: {sys.intern(name): value for name, value in state.items()} for index, state in states.items()}
+    return states
 
 
 def next_folder(parent: Path, kind: str = "run") -> Path:
@@ -747,8 +753,7 @@ def _row(row: dict[str, float], number: int) -> dict[str, float]:
         raise ValueError(f"row {number} is another epoch's")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
         raise ValueError(f"row {number} holds what is no number")
-    # Interned like the names in the source: a file with equal content is then equal to the byte.
-    return {sys.intern(name): value for name, value in row.items()}
+    return row
 
 
 def _read_times(path: Path) -> list[dict[str, float]]:
