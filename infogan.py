@@ -695,7 +695,9 @@ def folded(generator: Generator) -> explorer.Layers:
 
     def fold(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
         factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        units = (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)  # a transposed convolution's inputs come first
+        units = (
+            (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)
+        )  # a transposed convolution's inputs come first
         return layer.weight * factor.view(units), norm.bias - norm.running_mean * factor
 
     dense1, norm1, _, dense2, norm2, _ = generator.dense
@@ -704,13 +706,21 @@ def folded(generator: Generator) -> explorer.Layers:
 
 
 def draw_explorer(
-    run: Run, data: Dataset, generator: Generator, pictures: Latent, digit_of_category: Tensor, meaning: dict, right: float
+    run: Run,
+    data: Dataset,
+    generator: Generator,
+    pictures: Latent,
+    digit_of_category: Tensor,
+    meaning: dict,
+    right: float,
 ) -> None:
     """explorer.html: the generator in a page, with a slider for c2 and c3 that says what each does."""
     codes = []
     for code in ("c2", "c3"):
         found = {name: meaning[f"{code}_{name}_rank_correlation"] for name in ("slant", "thickness")}
-        note = "rank correlation: " + ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
+        note = "rank correlation: " + ", ".join(f"{name} {value:+.2f}" for name, value in found.items()).replace(
+            "-", "−"
+        )
         codes.append({"name": code, "does": max(found, key=lambda name: abs(found[name])), "note": note})
     order = torch.argsort(digit_of_category).tolist()
     usual = draw_latent(4096, pictures.noise.shape[1], torch.Generator().manual_seed(0))

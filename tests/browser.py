@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import websocket
 
@@ -64,9 +65,9 @@ class Page:
                 self.requests.append(seen["request"]["url"])
             case "Runtime.exceptionThrown":
                 self.errors.append(str(seen["exceptionDetails"]))
-            case "Runtime.consoleAPICalled" if seen["type"] in ("error", "warning", "assert"):
+            case "Runtime.consoleAPICalled" if seen["type"] in ("error", "assert"):
                 self.errors.append(str(seen["args"]))
-            case "Log.entryAdded" if seen["entry"]["level"] in ("error", "warning"):
+            case "Log.entryAdded" if seen["entry"]["level"] == "error":
                 self.errors.append(str(seen["entry"]))
             case "Page.loadEventFired":
                 self._loaded = True
@@ -102,10 +103,8 @@ class Page:
 
     def click(self, selector: str) -> None:
         """Click with the mouse on the middle of an element."""
-        x, y = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
+        self.run(f"window.found = document.querySelector({json.dumps(selector)}); found.scrollIntoView()")
+        x, y = self.run("(box => [box.x + box.width / 2, box.y + box.height / 2])(found.getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -131,12 +130,11 @@ def chromium(executable: str, profile: Path) -> Iterator[Page]:
     try:
         end = time.monotonic() + 60
         while not (port_file.exists() and port_file.read_text().count("\n")):
-            assert process.poll() is None and time.monotonic() < end, "the browser did not start"
+            assert process.poll() is None, "the browser ended"
+            assert time.monotonic() < end, "the browser did not start"
             time.sleep(0.05)
         port = port_file.read_text().split()[0]
-        import urllib.request
-
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
             tab = next(target for target in json.load(answer) if target["type"] == "page")
         yield Page(tab["webSocketDebuggerUrl"])
     finally:
