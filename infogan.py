@@ -695,9 +695,8 @@ def folded(generator: Generator) -> explorer.Layers:
 
     def fold(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
         factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        units = (
-            (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)
-        )  # a transposed convolution's inputs come first
+        # The weight of a transposed convolution begins with its inputs.
+        units = (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)
         return layer.weight * factor.view(units), norm.bias - norm.running_mean * factor
 
     dense1, norm1, _, dense2, norm2, _ = generator.dense
@@ -712,16 +711,14 @@ def draw_explorer(
     pictures: Latent,
     digit_of_category: Tensor,
     meaning: dict,
-    right: float,
+    accuracy: float,
 ) -> None:
-    """explorer.html: the generator in a page, with a slider for c2 and c3 that says what each does."""
+    """explore.html: the generator in a page, with a slider for c2 and one for c3, named after what they do."""
     codes = []
     for code in ("c2", "c3"):
-        found = {name: meaning[f"{code}_{name}_rank_correlation"] for name in ("slant", "thickness")}
-        note = "rank correlation: " + ", ".join(f"{name} {value:+.2f}" for name, value in found.items()).replace(
-            "-", "−"
-        )
-        codes.append({"name": code, "does": max(found, key=lambda name: abs(found[name])), "note": note})
+        found = [f"{name} {meaning[f'{code}_{name}_rank_correlation']:+.2f}" for name in ("slant", "thickness")]
+        note = f"rank correlation: {', '.join(found)}".replace("-", "−")
+        codes.append({"name": code, "does": meaning[code].split(" (")[0], "note": note})
     order = torch.argsort(digit_of_category).tolist()
     usual = draw_latent(4096, pictures.noise.shape[1], torch.Generator().manual_seed(0))
     usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
@@ -731,7 +728,7 @@ def draw_explorer(
         usual.joined(),
         {
             "title": run.title,
-            "subtitle": f"after {run.epoch} epochs; c1 names the right class for {right:.1%} of the test images",
+            "subtitle": f"after {run.epoch} epochs; c1 names the right class for {accuracy:.1%} of the test images",
             "kind": "digit" if data.classes == DIGITS else "class",
             "picks": [[data.classes[digit_of_category[category]], category] for category in order],
             "codes": codes,
