@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import BadInput, images, init, metrics
+from common import BadInput, explorer, images, init, metrics
 from common.classifier import Judge, collapse
-from common.data import Dataset, checked, load_dataset, to_float
+from common.data import DIGITS, Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
     Run,
@@ -683,6 +683,54 @@ def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: d
     images.save_figure(run.folder / "codes.png", figure)
 
 
+@torch.no_grad()
+def folded(generator: Generator) -> explorer.Layers:
+    """G in eval mode as plain layers: each BatchNorm becomes a factor and a bias of the layer before it."""
+
+    def fold(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        # The weight of a transposed convolution begins with its inputs.
+        units = (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)
+        return layer.weight * factor.view(units), norm.bias - norm.running_mean * factor
+
+    dense1, norm1, _, dense2, norm2, _ = generator.dense
+    up1, norm3, _, up2 = generator.upsample
+    return explorer.Layers(fold(dense1, norm1), fold(dense2, norm2), fold(up1, norm3), (up2.weight, up2.bias))
+
+
+def draw_explorer(
+    run: Run,
+    data: Dataset,
+    generator: Generator,
+    pictures: Latent,
+    digit_of_category: Tensor,
+    meaning: dict,
+    accuracy: float,
+) -> None:
+    """explore.html: the generator in a page, with a slider for c2 and one for c3, named after what they do."""
+    codes = []
+    for code in ("c2", "c3"):
+        found = [f"{name} {meaning[f'{code}_{name}_rank_correlation']:+.2f}" for name in ("slant", "thickness")]
+        note = f"rank correlation: {', '.join(found)}".replace("-", "−")
+        codes.append({"name": code, "does": meaning[code].split(" (")[0], "note": note})
+    order = torch.argsort(digit_of_category).tolist()
+    usual = draw_latent(4096, pictures.noise.shape[1], torch.Generator().manual_seed(0))
+    usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
+    explorer.save_page(
+        run.folder / "explore.html",
+        folded(generator),
+        usual.joined(),
+        {
+            "title": run.title,
+            "subtitle": f"after {run.epoch} epochs; c1 names the right class for {accuracy:.1%} of the test images",
+            "kind": "digit" if data.classes == DIGITS else "class",
+            "picks": [[data.classes[digit_of_category[category]], category] for category in order],
+            "codes": codes,
+            "noise": pictures.noise[0].tolist(),
+        },
+    )
+
+
 def report(
     run: Run,
     data: Dataset,
@@ -709,12 +757,14 @@ def report(
     )
     frames = sorted(run.folder.glob("epoch_*_c1.png"))
     images.save_animation(run.folder / "training.gif", frames)
+    accuracy = metrics.accuracy(test, digit_of_category.numpy())
+    draw_explorer(run, data, generator, pictures, digit_of_category, meaning, accuracy)
     last = run.rows[-1]
     return run.report(
         {
             "dataset": data.name,
             "epochs": run.epoch,
-            "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
+            "accuracy": accuracy,
             "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
             "normalised_mutual_information": metrics.normalised_mutual_information(test),
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},

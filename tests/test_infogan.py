@@ -127,7 +127,7 @@ def finished(reference, out):
 def expected_files(epochs: int) -> set[str]:
     grids = {f"epoch_{epoch:03d}_{code}.png" for epoch in range(epochs + 1) for code in ("c1", "c2", "c3")}
     figures = {"reals.png", "codes.png", "confusion.png", "curves.png", "training.gif"}
-    return grids | figures | {"config.json", "metrics.csv", "report.json", "checkpoint.pt"}
+    return grids | figures | {"config.json", "metrics.csv", "report.json", "explore.html", "checkpoint.pt"}
 
 
 def test_smoke_run_writes_every_file_and_no_other(smoke_run):
@@ -419,14 +419,15 @@ def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, reference, out):
 
 @pytest.mark.usefixtures("on_tiny")
 def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, finished):
-    lost = ["codes.png", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
+    lost = ["explore.html", "codes.png", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
     for name in [*lost, *(f"epoch_{EPOCHS:03d}_{code}.png" for code in ("c1", "c2", "c3"))]:
         (finished / name).unlink()
     result = shell("--resume", finished)
     assert result.status == 0, result.err
     assert {path.name for path in finished.iterdir()} == expected_files(EPOCHS)
     assert_same_run(finished, reference)
-    assert (finished / "report.json").read_text() == (reference / "report.json").read_text()
+    for name in ("report.json", "explore.html"):
+        assert (finished / name).read_bytes() == (reference / name).read_bytes()
 
 
 def assert_refused_and_untouched(shell, folder: Path, flags: list, *words: str) -> None:
