@@ -50,8 +50,8 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with [textbook]
     hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: see README]
@@ -251,7 +251,7 @@ def reconstruct(network: Autoencoder, x: Tensor) -> Tensor:
 
 def draw_reals(run: Run, data: Dataset) -> None:
     """reals.png: the first hundred test images, which the reconstructions are of."""
-    shown = data.test_images[:100].view(10, 10, 28, 28) / 255
+    shown = images.tiled(data.test_images, 10, 10) / 255
     images.save_grid(run.folder / "reals.png", shown, f"{data.title}: test images")
 
 
@@ -260,7 +260,7 @@ def draw_epoch(run: Run, data: Dataset, network: Autoencoder) -> None:
     if run.step:
         return  # stopped within an epoch: the network is no longer that of the last complete one
     x = data.test_images[:30]
-    pairs = torch.stack((x.view(3, 10, 28, 28) / 255, reconstruct(network, x).view(3, 10, 28, 28)), dim=1)
+    pairs = torch.stack((images.tiled(x / 255, 3, 10), images.tiled(reconstruct(network, x), 3, 10)), dim=1)
     title = f"{run.title}, epoch {run.epoch}\ntest images above their reconstructions"
     labels = ("original", "output") * 3
     images.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)

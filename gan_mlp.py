@@ -49,8 +49,8 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # networks
     noise_size: int = 100  # numbers in z, standard normal [DCGAN]
     widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [assumption]
@@ -323,7 +323,7 @@ def main(config: Config) -> dict:
     draw_reals(run, data)
     if run.step == 0:
         draw_epoch(run, averaged, pictures)
-    judge = Judge(data, config.data_dir)
+    judge = Judge(data, config.data_dir) if data.classes else None
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
         return update(players, to_float(data.train_images.index_select(0, batch)), random, config, autocast)
@@ -338,7 +338,8 @@ def main(config: Config) -> dict:
         refresh_batchnorm(averaged, config.noise_size)
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
-        run.finish_epoch({**losses, **judge(draw_samples(averaged, config.noise_size))}, unshown=SHARES)
+        judged = judge(draw_samples(averaged, config.noise_size)) if judge else {}
+        run.finish_epoch({**losses, **judged}, unshown=SHARES)
         draw_epoch(run, averaged, pictures)
     return report(run, data, averaged, pictures, judge)
 
@@ -357,7 +358,7 @@ def draw_samples(generator: Generator, noise_size: int) -> Tensor:
 
 def draw_reals(run: Run, data: Dataset) -> None:
     """reals.png: the first hundred training images."""
-    shown = data.train_images[:100].view(10, 10, 28, 28) / 255
+    shown = images.tiled(data.train_images, 10, 10) / 255
     images.save_grid(run.folder / "reals.png", shown, f"{data.title}: training images")
 
 
@@ -374,12 +375,12 @@ def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
             run.title,
             panels={
                 "Fréchet distance to the test images": ["frechet"],
-                "distance of the digits' shares": ["share_distance"],
-                "share of each digit": SHARES,
+                "distance of the classes' shares": ["share_distance"],
+                "share of each class": SHARES,
                 "losses [nats]": ["loss_d", "loss_g"],
                 "mean probability of being real": ["d_real", "d_fake"],
             },
-            logarithmic=("Fréchet distance to the test images", "distance of the digits' shares"),
+            logarithmic=("Fréchet distance to the test images", "distance of the classes' shares"),
         )
     )
 
@@ -420,27 +421,38 @@ def draw_neighbours(run: Run, data: Dataset, generator: Generator, pictures: Ten
     return float(nearest.values[:, 0].mean() / fresh.mean())
 
 
-def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) -> None:
-    """digits.png: how often each digit is drawn, beside how often it is in the training set."""
+def draw_shares(run: Run, data: Dataset, shares: list[float], target: list[float]) -> None:
+    """digits.png: how often each class is drawn, beside how often it is in the training set."""
     figure = images.new_figure(7, 3.6)
     axes = figure.add_subplot()
-    places = np.arange(10)
-    axes.bar(places - 0.2, target.numpy(), width=0.4, label="training images", color="0.65")
+    places = np.arange(len(data.classes))
+    axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
     axes.bar(places + 0.2, shares, width=0.4, label=f"{SAMPLES:,} samples", color="tab:blue")
     axes.set_xticks(places, data.classes)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share")
-    axes.set_ylim(0, 1.25 * max(*shares, *target.tolist()))
+    axes.set_ylim(0, 1.25 * max(*shares, *target))
     axes.legend(frameon=False, ncols=2, loc="upper center")
     axes.set_title(f"{run.title}, epoch {run.epoch}: what is drawn", fontsize=10)
     images.save_figure(run.folder / "digits.png", figure)
 
 
-def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge: Judge) -> dict:
+def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge: Judge | None) -> dict:
     """The figures and report.json of a finished run."""
     last = run.rows[-1]
-    shares = [last[name] for name in SHARES]
-    draw_shares(run, data, shares, judge.train_shares)
+    judged = {}
+    if judge:
+        shares = [last[name] for name in judge.columns]
+        draw_shares(run, data, shares, judge.train_shares.tolist()[: len(shares)])
+        judged = {
+            "frechet": last["frechet"],
+            "frechet_floor": judge.floor,
+            "frechet_in_floors": last["frechet"] / judge.floor,
+            "share_distance": last["share_distance"],
+            "share_smallest": min(shares),
+            "share_largest": max(shares),
+            "classifier_accuracy": judge.accuracy,
+        }
     draw_interpolation(run, averaged, pictures)
     novelty = draw_neighbours(run, data, averaged, pictures)
     images.save_animation(run.folder / "training.gif", sorted(run.folder.glob("epoch_*.png")))
@@ -448,14 +460,8 @@ def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge
         {
             "dataset": data.name,
             "epochs": run.epoch,
-            "frechet": last["frechet"],
-            "frechet_floor": judge.floor,
-            "frechet_in_floors": last["frechet"] / judge.floor,
-            "share_distance": last["share_distance"],
-            "share_smallest": min(shares),
-            "share_largest": max(shares),
+            **judged,
             "nearest_distance_over_test_images": novelty,
-            "classifier_accuracy": judge.accuracy,
             "seconds": sum(row["seconds"] for row in run.rows),
         }
     )

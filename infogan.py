@@ -50,8 +50,8 @@ CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # latents and posterior
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
@@ -514,10 +514,15 @@ def main(config: Config) -> dict:
     for _ in run.remaining_epochs():
         for batch in run.batches():
             run.add(**step(batch))
-        seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
-        digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
-        row = epoch_row(run.means(), metrics.accuracy(seen["test"], digit_of_category.numpy()))
+        mean = run.means()
+        row = epoch_row(mean)
+        if data.classes:
+            seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
+            digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
+            # c1 against the test labels, under the best one-to-one map from categories to classes
+            row["accuracy"] = metrics.accuracy(seen["test"], digit_of_category.numpy())
         if config.invariance_weight:
+            row["c1_shared_nats"] = mean["c1_shared_nats"]
             row["c1_kept"] = share_kept(discriminator, data, autocast)
         run.finish_epoch(row)
         draw_epoch(run, data, generator, pictures, digit_of_category)
@@ -554,15 +559,13 @@ def read_categories(discriminator: Discriminator, data: Dataset, part: str, auto
     return metrics.contingency(found, labels[:MAP_IMAGES], CATEGORIES)
 
 
-def epoch_row(mean: dict[str, float], accuracy: float) -> dict[str, float]:
-    """The epoch's columns of metrics.csv. `accuracy`: c1 against test labels under the best one-to-one map."""
+def epoch_row(mean: dict[str, float]) -> dict[str, float]:
+    """The columns of metrics.csv that need no label."""
     return {
         **{name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")},
         "info_c1_nats": math.log(CATEGORIES) - mean["c1_nll"],
         "info_c2_nats": gaussian_information(mean["c2_error"]),
         "info_c3_nats": gaussian_information(mean["c3_error"]),
-        "accuracy": accuracy,
-        **{name: mean[name] for name in ("c1_shared_nats",) if name in mean},
     }
 
 
@@ -628,16 +631,24 @@ def code_sheets(generator: Generator, pictures: Latent, digit_of_category: Tenso
 
 
 def draw_reals(run: Run, data: Dataset) -> None:
-    """reals.png: ten training images of every class."""
-    rows = [data.train_images[data.train_labels == label][:10] for label in range(CATEGORIES)]
-    shown = [F.pad(row, (0, 0, 0, 0, 0, 10 - len(row))) for row in rows]
-    title = f"{data.title}: training images"
-    images.save_grid(run.folder / "reals.png", torch.stack(shown) / 255, title, data.classes)
+    """reals.png: ten training images of every class; the first hundred where there are no classes."""
+    if data.classes:
+        rows = [data.train_images[data.train_labels == label] for label in range(len(data.classes))]
+        shown = torch.cat([images.tiled(row, 1, 10) for row in rows])
+    else:
+        shown = images.tiled(data.train_images, 10, 10)
+    images.save_grid(run.folder / "reals.png", shown / 255, f"{data.title}: training images", data.classes)
+
+
+def row_names(data: Dataset) -> list[str]:
+    """The names (10,) of a sheet's rows: the class that each category matches, or the category where there are none."""
+    unnamed = "no class" if data.classes else "category {}"
+    return [*data.classes, *[unnamed.format(row) for row in range(len(data.classes), CATEGORIES)]]
 
 
 SWEEP = [-2 + 0.5 * step for step in range(9)]  # twice the trained range, as in the paper's Fig. 2
 SHEETS = {
-    "c1": "a row is a category of c1, beside the class it matches; a column is a noise",
+    "c1": "a row is a category of c1, named by the class it matches; a column is a noise",
     "c2": "a row is a category of c1; c2 goes from -2 to 2 (trained on -1 to 1)",
     "c3": "a row is a category of c1; c3 goes from -2 to 2 (trained on -1 to 1)",
 }
@@ -648,7 +659,7 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
     for code, sheet in code_sheets(generator, pictures, digit_of_category).items():
         columns = () if code == "c1" else [f"{value:+.1f}" for value in SWEEP]
         title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
-        images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, data.classes, columns)
+        images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, row_names(data), columns)
     run.sparingly(
         lambda: images.save_curves(
             run.folder / "curves.png",
@@ -677,7 +688,7 @@ def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: d
         )
         axes.set_title(titles[code], fontsize=13)
         axes.set_yticks([28 * row + 14 for row in range(rows)], names)
-        axes.set_ylabel("the class that c1 matches")
+        axes.set_ylabel("category of c1, by the class it matches")
         if code == "c1":
             axes.set_xticks([])
             axes.set_xlabel("ten draws of noise, c2 and c3")
@@ -700,16 +711,12 @@ def report(
     data_dir: Path,
 ) -> dict:
     """The figures and report.json of a finished run."""
-    train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
     meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
-    judge = Judge(data, data_dir)
-    judged = judge(draw_samples(generator, pictures.noise.shape[1], pictures.noise.device))
-    draw_codes(run, code_sheets(generator, pictures, digit_of_category), list(data.classes), meaning)
-    order = torch.argsort(digit_of_category).numpy()
-    rows = [f"{category} → {data.classes[digit_of_category[category]]}" for category in order]
-    images.save_confusion(
-        run.folder / "confusion.png", test[order], f"{run.title}: c1 on the test images", rows, data.classes
-    )
+    draw_codes(run, code_sheets(generator, pictures, digit_of_category), row_names(data), meaning)
+    agreement, samples = {}, {}
+    if data.classes:
+        agreement = compare_with_labels(run, data, discriminator, digit_of_category, autocast)
+        samples = judge_samples(data, generator, pictures, data_dir)
     frames = sorted(run.folder.glob("epoch_*_c1.png"))
     images.save_animation(run.folder / "training.gif", frames)
     last = run.rows[-1]
@@ -717,20 +724,44 @@ def report(
         {
             "dataset": data.name,
             "epochs": run.epoch,
-            "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
-            "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
-            "normalised_mutual_information": metrics.normalised_mutual_information(test),
+            **agreement,
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
             "info_c1_maximum_nats": math.log(CATEGORIES),
             "c1_kept": share_kept(discriminator, data, autocast),
             **meaning,
-            "share_distance": judged["share_distance"],
-            "frechet": judged["frechet"],
-            "frechet_floor": judge.floor,
-            "frechet_in_floors": judged["frechet"] / judge.floor,
+            **samples,
             "seconds": sum(row["seconds"] for row in run.rows),
         }
     )
+
+
+def compare_with_labels(
+    run: Run, data: Dataset, discriminator: Discriminator, digit_of_category: Tensor, autocast: torch.autocast
+) -> dict[str, float]:
+    """How well c1 agrees with the classes, and confusion.png."""
+    train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
+    order = torch.argsort(digit_of_category).numpy()
+    rows = [f"{category} → {name}" for category, name in zip(order, row_names(data), strict=True)]
+    counts, title = test[order, : len(data.classes)], f"{run.title}: c1 on the test images"
+    images.save_confusion(run.folder / "confusion.png", counts, title, rows, data.classes)
+    return {
+        "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
+        "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
+        "normalised_mutual_information": metrics.normalised_mutual_information(test),
+    }
+
+
+def judge_samples(data: Dataset, generator: Generator, pictures: Latent, data_dir: Path) -> dict[str, float]:
+    """What a classifier of the classes, itself trained on the labels, finds in drawn images."""
+    judge = Judge(data, data_dir)
+    judged = judge(draw_samples(generator, pictures.noise.shape[1], pictures.noise.device))
+    return {
+        "share_distance": judged["share_distance"],
+        "frechet": judged["frechet"],
+        "frechet_floor": judge.floor,
+        "frechet_in_floors": judged["frechet"] / judge.floor,
+        "classifier_accuracy": judge.accuracy,
+    }
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def look(classifier: DigitClassifier, images: Tensor) -> Seen:
     return Seen(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-SHARES = tuple(f"digit_{digit}" for digit in range(10))  # columns of metrics.csv
+SHARES = tuple(f"digit_{label}" for label in range(10))  # columns of metrics.csv, one per class
 
 
 class Judge:
@@ -92,14 +92,16 @@ class Judge:
         self.floor = metrics.frechet_distance(train.features, self.test.features)
         self.accuracy = float((self.test.logits.argmax(dim=1) == data.test_labels.cpu()).float().mean())
         self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
+        self.columns = SHARES[: len(data.classes)]
 
     def __call__(self, images: Tensor) -> dict[str, float]:
-        """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (shares), share_distance (total variation from the
-        training set's shares), frechet (distance from the test images in the classifier's features)."""
+        """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (the shares of as many classes as there are),
+        share_distance (total variation from the training set's shares), frechet (distance from the test images in the
+        classifier's features)."""
         seen = look(self.classifier, images)
         shares = seen.shares()
         return {
-            **dict(zip(SHARES, shares.tolist(), strict=True)),
+            **dict(zip(self.columns, shares.tolist(), strict=False)),
             "share_distance": metrics.share_distance(shares, self.train_shares),
             "frechet": metrics.frechet_distance(seen.features, self.test.features),
         }

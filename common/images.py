@@ -53,6 +53,13 @@ def save_grid(
         page.save(scratch, format="PNG")
 
 
+def tiled(images: Tensor, rows: int, columns: int) -> Tensor:
+    """The first images of (n, height, width) as (rows, columns, height, width), black where there are too few."""
+    shown = images.new_zeros(rows * columns, *images.shape[1:])
+    shown[: len(images)] = images[: len(shown)]
+    return shown.view(rows, columns, *images.shape[1:])
+
+
 def save_curves(
     path: Path,
     rows: Sequence[Mapping[str, float]],
@@ -63,13 +70,15 @@ def save_curves(
 ) -> None:
     """Plot metrics.csv against the epoch: a panel per entry of `panels` (its title, then the columns drawn in it).
 
-    Columns that no panel names get one of their own, but for the time columns: pictures of equal runs are equal.
+    A panel whose columns were not measured is left out. Columns that no panel names get one of their own, but for the
+    time columns: pictures of equal runs are equal.
     `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels.
     """
     if not rows:
         return
     named = {column for columns in panels.values() for column in columns} | {"epoch", *TIME_COLUMNS}
     panels = {**panels, **{column: [column] for column in rows[0] if column not in named}}
+    panels = {name: there for name, columns in panels.items() if (there := [c for c in columns if c in rows[0]])}
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     figure = new_figure(4.2 * across, 2.9 * down + 0.4)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from common import BadInput, RunFailed, Stopped
-from common.data import DATASETS, Dataset, epoch_order
+from common.data import Dataset, check_dataset, epoch_order
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -113,9 +113,10 @@ def check_fields(config: Any, at_least: dict[str, float], at_most: dict[str, flo
         if not (math.isfinite(value) and low <= value <= high):
             limit = f"at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
             raise BadInput(f"{_flag(name)} must be {limit}, not {value}")
-    for name, choices in (("dataset", DATASETS), ("device", DEVICES), ("precision", PRECISIONS)):
+    for name, choices in (("device", DEVICES), ("precision", PRECISIONS)):
         if getattr(config, name) not in choices:
             raise BadInput(f"{_flag(name)} must be one of {', '.join(choices)}, not {getattr(config, name)}")
+    check_dataset(config.dataset)
 
 
 def check_batch_size(config: Any, images: int) -> None:
@@ -432,7 +433,7 @@ class Run:
         self._resumes = config.resume is not None
 
         # What was decided is stored instead of `auto`: a resumed run must not decide anew.
-        decided = {"dataset": dataset.name, "device": device.type, "precision": precision}
+        decided = {"dataset": dataset.source, "device": device.type, "precision": precision}
         stored = {**dataclasses.asdict(config), **decided, **_provenance(script)}
         if config.resume is None:
             self.folder = next_folder(Path(config.out) / script)
