@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import images, init, metrics
+from common.compare import compare
 from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -69,6 +70,7 @@ class Config:
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
     sweep: bool = False  # train widths 10, 32, 50, 100, 200 and 400, and draw the loss against the width
+    compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
 
@@ -180,6 +182,8 @@ def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Aut
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    if config.compare:
+        return compare(config.compare, Config, config.out / "autoencoder")
     check_fields(
         config,
         at_least={"hidden": 1, "hidden_bias": -100, "learning_rate": 0, "learning_rate_sgd": 0},

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from common import BadInput, images, init, metrics
 from common.classifier import Judge
+from common.compare import compare
 from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -71,6 +72,7 @@ class Config:
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
+    compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
 
@@ -469,6 +471,8 @@ def update(
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    if config.compare:
+        return compare(config.compare, Config, config.out / "infogan")
     check_fields(
         config,
         at_least={

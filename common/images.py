@@ -4,6 +4,7 @@ Grey values are given in [0, 1] and mapped to 0 … 255 as they are, clipped but
 be compared. Every file appears complete or not at all. matplotlib is imported only by what plots: it takes a second.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,11 +18,13 @@ from torch import Tensor
 from common.run import TIME_COLUMNS, whole_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ZOOM = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
 PAPER, INK = 255, 40  # grey of the margin and of its text
+DPI = 120  # of plots
 
 
 def save_grid(
@@ -31,15 +34,15 @@ def save_grid(
     rows, columns, height, width = images.shape
     grey = (images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     step_y, step_x = height * ZOOM + GAP, width * ZOOM + GAP
-    font, small = _font(15), _font(13)
+    large, small = font(15), font(13)
     left = max((math.ceil(small.getlength(label)) for label in row_labels), default=0) + 12
     title_height = 12 + 18 * (title.count("\n") + 1)
     top = title_height + (20 if column_labels else 0)
-    title_width = max(math.ceil(font.getlength(line)) for line in title.splitlines())
+    title_width = max(math.ceil(large.getlength(line)) for line in title.splitlines())
     wide = max(left + columns * step_x + 10, 24 + title_width)
     page = Image.new("L", (wide, top + rows * step_y + 8), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.multiline_text((12, 6), title, fill=INK, font=font)
+    draw.multiline_text((12, 6), title, fill=INK, font=large)
     for row in range(rows):
         y = top + row * step_y
         if row_labels:
@@ -84,7 +87,7 @@ def save_curves(
     figure = new_figure(4.2 * across, 2.9 * down + 0.4)
     epochs = [row["epoch"] for row in rows]
     for i, (name, columns) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, i + 1)
+        axes = epoch_axes(figure, (down, across, i + 1), name)
         for column in columns:
             axes.plot(epochs, [row[column] for row in rows], label=column, marker="o", markersize=2.5, linewidth=1.4)
         if limits and name in limits:
@@ -94,14 +97,20 @@ def save_curves(
             axes.set_yscale("log")
         elif not any(row[column] for row in rows for column in columns):
             axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(which="both", labelsize=8)
-        axes.grid(alpha=0.25)
         axes.legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(path, figure)
+
+
+def epoch_axes(figure: "Figure", place: tuple[int, int, int], title: str) -> "Axes":
+    """Axes for something over the epochs, at `place` (rows, columns, number) of a figure."""
+    axes = figure.add_subplot(*place)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("epoch", fontsize=8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid(alpha=0.25)
+    return axes
 
 
 def save_confusion(
@@ -144,14 +153,22 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def rendered(figure: "Figure") -> Image.Image:
+    """A figure as a picture to be pasted into another."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    return Image.open(content).convert("RGB")
+
+
 def save_figure(path: Path, figure: "Figure") -> None:
     """Write a figure as PNG. No date or version goes into the file: equal figures are equal bytes."""
     with whole_file(path) as scratch:
-        figure.savefig(scratch, format="png", dpi=120, metadata={"Software": None})
+        figure.savefig(scratch, format="png", dpi=DPI, metadata={"Software": None})
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, this many screen pixels high."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -40,8 +40,10 @@ TIME_COLUMNS = ("seconds", "images_per_second")
 
 # What config.json holds beside the fields of the Config.
 PROVENANCE = ("script", "command", "git_commit", "versions", "started")
+# Fields that say what to do now. They are no part of a run and are not stored.
+ASKED = ("resume", "compare", "quiet")
 # A resumed run may differ from the stored one in these fields and in no other.
-FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", "resume")
+FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", *ASKED)
 # What `--smoke` means for the fields that every script has; a flag given beside it still counts.
 SMOKE_FIELDS = {"epochs": 2, "batch_size": 64, "dataset": "drawn", "smoke": True}
 
@@ -328,11 +330,11 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
         raise BadInput(f"{folder / 'config.json'}: is a run of {stored.get('script')}, not of {script}")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     gone = sorted(set(stored) - set(fields) - set(PROVENANCE))
-    missing = sorted(set(fields) - set(stored) - {"resume"})
+    missing = sorted(set(fields) - set(stored) - set(ASKED))
     if gone or missing:
         raise BadInput(f"{folder / 'config.json'}: fields do not match: unknown {gone}, missing {missing}")
     values = {}
-    for name in set(fields) & set(stored) - {"resume"}:
+    for name in set(fields) & set(stored) - set(ASKED):
         default, value = fields[name].default, stored[name]
         if isinstance(default, Path) and isinstance(value, str):
             value = Path(value)
@@ -444,8 +446,7 @@ class Run:
                 old, new = getattr(before, field.name), stored[field.name]
                 if field.name not in FREE_ON_RESUME and old != new:
                     raise BadInput(f"--resume {self.folder}: {_flag(field.name)} was {old} there, not {new}")
-        stored.pop("resume")
-        self._config_json = stored
+        self._config_json = {name: value for name, value in stored.items() if name not in ASKED}
         self._bar = None
 
     @property
@@ -471,7 +472,7 @@ class Run:
                 raise BadInput(f"{path}: does not fit config.json: {error!r}") from None
             if self.epoch + (self.step > 0) > self.epochs:
                 raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
-            self.rows = [row for row in _read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
+            self.rows = [row for row in read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
         left = f"epochs {self.epoch + 1} to {self.epochs}" if self.epoch < self.epochs else "complete, drawn again"
         print(f"{self.title}, {left}, {how}\nfolder {self.folder}", flush=True)
@@ -638,7 +639,8 @@ def _number(text: str) -> float:
     return int(text) if str(text).isdecimal() else float(text)
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, none where there is no such file. Raises BadInput for a damaged one."""
     if not path.exists():  # stopped within the first epoch
         return []
     try:
