@@ -71,6 +71,7 @@ class Config:
     resume: Path | None = None  # run folder to go on with, or to draw again
     sweep: bool = False  # train widths 10, 32, 50, 100, 200 and 400, and draw the loss against the width
     compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
 
@@ -183,7 +184,7 @@ def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Aut
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     if config.compare:
-        return compare(config.compare, Config, config.out / "autoencoder")
+        return compare(config.compare, Config, config.out / "autoencoder", config.quiet)
     check_fields(
         config,
         at_least={"hidden": 1, "hidden_bias": -100, "learning_rate": 0, "learning_rate_sgd": 0},
@@ -347,7 +348,8 @@ def sweep(config: Config) -> dict:
         writer.writeheader()
         writer.writerows(rows)
     draw_sweep(folder / "sweep.png", rows, digit[0].cpu(), outputs)
-    print(f"\nsweep: {folder / 'sweep.png'}")
+    if not config.quiet:
+        print(f"\nsweep: {folder / 'sweep.png'}")
     return {f"test_mse_{row['hidden']}": row["test_mse"] for row in rows}
 
 

@@ -75,6 +75,7 @@ class Config:
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
     compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
 
@@ -281,7 +282,7 @@ def update(
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     if config.compare:
-        return compare(config.compare, Config, config.out / "gan_mlp")
+        return compare(config.compare, Config, config.out / "gan_mlp", config.quiet)
     check_fields(
         config,
         at_least={
@@ -327,7 +328,7 @@ def main(config: Config) -> dict:
     draw_reals(run, data)
     if run.step == 0:
         draw_epoch(run, averaged, pictures)
-    judge = Judge(data, config.data_dir) if data.classes else None
+    judge = Judge(data, config.data_dir, run.say) if data.classes else None
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
         return update(players, to_float(data.train_images.index_select(0, batch)), random, config, autocast)

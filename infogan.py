@@ -73,6 +73,7 @@ class Config:
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
     compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
 
@@ -472,7 +473,7 @@ def update(
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     if config.compare:
-        return compare(config.compare, Config, config.out / "infogan")
+        return compare(config.compare, Config, config.out / "infogan", config.quiet)
     check_fields(
         config,
         at_least={
@@ -720,7 +721,7 @@ def report(
     agreement, samples = {}, {}
     if data.classes:
         agreement = compare_with_labels(run, data, discriminator, digit_of_category, autocast)
-        samples = judge_samples(data, generator, pictures, data_dir)
+        samples = judge_samples(run, data, generator, pictures, data_dir)
     frames = sorted(run.folder.glob("epoch_*_c1.png"))
     images.save_animation(run.folder / "training.gif", frames)
     last = run.rows[-1]
@@ -755,9 +756,9 @@ def compare_with_labels(
     }
 
 
-def judge_samples(data: Dataset, generator: Generator, pictures: Latent, data_dir: Path) -> dict[str, float]:
+def judge_samples(run: Run, data: Dataset, generator: Generator, pictures: Latent, data_dir: Path) -> dict[str, float]:
     """What a classifier of the classes, itself trained on the labels, finds in drawn images."""
-    judge = Judge(data, data_dir)
+    judge = Judge(data, data_dir, run.say)
     judged = judge(draw_samples(generator, pictures.noise.shape[1], pictures.noise.device))
     return {
         "share_distance": judged["share_distance"],

@@ -7,6 +7,7 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 import hashlib
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,8 +85,8 @@ class Judge:
     classifier on the test images; `train_shares` (10,): how often each class stands in the training set.
     """
 
-    def __init__(self, data: Dataset, data_dir: Path):
-        self.classifier = digit_classifier(data, data_dir)
+    def __init__(self, data: Dataset, data_dir: Path, say: Callable[[str], None] = print):
+        self.classifier = digit_classifier(data, data_dir, say)
         self.test = look(self.classifier, data.test_images)
         # As many training images as test images, for the distance of two finite sets depends on their sizes.
         train = look(self.classifier, data.train_images[: len(data.test_images)])
@@ -107,9 +108,10 @@ class Judge:
         }
 
 
-def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
+def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] = print) -> DigitClassifier:
     """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
-    there. The file's name holds a checksum of the training set, so that a changed set gets a classifier of its own.
+    there, which `say` is told. The file's name holds a checksum of the training set, so that a changed set gets a
+    classifier of its own.
     """
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
@@ -120,7 +122,7 @@ def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
     if path.exists():
         read_tensors(path, classifier=classifier)
     else:
-        print(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …", flush=True)
+        say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
         _train(classifier, data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ class Seen:
         return {**{name: value for name, value in last.items() if name not in TIME_COLUMNS}, **self.report}
 
 
-def compare(folders: Sequence[Path], config_class: type[C], parent: Path) -> dict[str, dict[str, Any]]:
+def compare(
+    folders: Sequence[Path], config_class: type[C], parent: Path, quiet: bool = False
+) -> dict[str, dict[str, Any]]:
     """Write compare.png and compare.csv to `parent/compare-NNN` and print the table; return {run: its figures}.
 
     The table has a column per run and a line per field in which they differ, then a line per figure they reached.
@@ -55,12 +57,17 @@ def compare(folders: Sequence[Path], config_class: type[C], parent: Path) -> dic
     with whole_file(folder / "compare.csv") as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["", *runs], *table])
     _draw(folder / "compare.png", runs)
+    if not quiet:
+        _print(runs, table)
+        print(f"folder: {folder}", flush=True)
+    return {name: run.reached for name, run in runs.items()}
+
+
+def _print(runs: dict[str, Seen], table: list[list[Any]]) -> None:
     lines = [[name, *map(_shown, values)] for name, *values in [["", *runs], *table]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print(f"folder: {folder}", flush=True)
-    return {name: run.reached for name, run in runs.items()}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -32,6 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from common import BadInput, RunFailed, Stopped
 from common.data import Dataset, check_dataset, epoch_order
+from common.help import check_flags, help_text
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -78,6 +79,11 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
 
     Raises BadInput with one line for an unknown flag or a value of the wrong type; `--help` exits with 0.
     """
+    if "--help" in arguments or "-h" in arguments:
+        module = sys.modules[config_class.__module__]
+        print(help_text(config_class, Path(module.__file__).name, module.__doc__.partition("\n")[0], ROOT))
+        raise SystemExit(0)
+    check_flags(config_class, arguments)
     import tyro
 
     def read(default: C | None) -> C:
@@ -85,9 +91,7 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
         try:
             with contextlib.redirect_stderr(said):
                 return tyro.cli(config_class, args=arguments, default=default)
-        except SystemExit as leaving:
-            if leaving.code == 0:
-                raise
+        except SystemExit:
             raise BadInput(_one_line(said.getvalue())) from None
 
     config = read(None)
@@ -103,8 +107,7 @@ def _one_line(boxed: str) -> str:
     """The message of tyro's drawn box as one line, without the box and the pointer to the help text."""
     lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
     lines = [line for line in lines[1:] if line]
-    text = " ".join(lines).split(" For full helptext")[0].split(" Argument helptext")[0]
-    return re.sub(r"(Perhaps you meant: \S+).*", r"\1", text) + " (--help lists all)"
+    return " ".join(lines).split(" For full helptext")[0].split(" Argument helptext")[0] + " (--help lists all)"
 
 
 def check_fields(config: Any, at_least: dict[str, float], at_most: dict[str, float] | None = None) -> None:
@@ -387,7 +390,9 @@ def _provenance(script: str) -> dict[str, Any]:
     packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}}
     started = datetime.now().astimezone().isoformat(timespec="seconds")
-    values = (script, shlex.join(sys.argv), commit, versions, started)
+    # A call from Python, such as a notebook's, has no command line of its own.
+    command = shlex.join(sys.argv) if Path(sys.argv[0]).stem == script else None
+    values = (script, command, commit, versions, started)
     return dict(zip(PROVENANCE, values, strict=True))
 
 
@@ -433,6 +438,7 @@ class Run:
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
         self._began, self._drawing = self._since, 0.0
         self._resumes = config.resume is not None
+        self._quiet = config.quiet
 
         # What was decided is stored instead of `auto`: a resumed run must not decide anew.
         decided = {"dataset": dataset.source, "device": device.type, "precision": precision}
@@ -474,18 +480,20 @@ class Run:
                 raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
             self.rows = [row for row in read_rows(self.folder / "metrics.csv") if row["epoch"] <= self.epoch]
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
-        left = f"epochs {self.epoch + 1} to {self.epochs}" if self.epoch < self.epochs else "complete, drawn again"
-        print(f"{self.title}, {left}, {how}\nfolder {self.folder}", flush=True)
+        updates = f"{math.ceil(self._n / self._batch_size)} updates on {self._n:,} images"
+        left = f"epochs {self.epoch + 1} to {self.epochs} of {updates}"
+        self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, drawn again'}, {how}")
+        self.say(f"folder {self.folder}")
         write_json(self.folder / "config.json", self._config_json)
 
     def remaining_epochs(self) -> Iterator[int]:
         """The numbers of the epochs still to do, the one under way first."""
-        from tqdm import tqdm
+        from tqdm.auto import tqdm  # in a notebook, its own kind of bar
 
         updates = math.ceil(self._n / self._batch_size)
         done = self.epoch * updates + self.step
-        interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=self.epochs * updates, initial=done, unit="updates", disable=not interactive)
+        watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self._quiet
+        self._bar = tqdm(total=self.epochs * updates, initial=done, unit="updates", disable=not watched)
         Run.in_training = True
         self._since = time.perf_counter()
         try:
@@ -494,6 +502,7 @@ class Run:
         finally:
             Run.in_training = False
             self._bar.close()
+            self._bar = None
 
     def batches(self) -> Iterator[Tensor]:
         """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
@@ -555,8 +564,14 @@ class Run:
         shown = {name: value for name, value in measured.items() if name not in unshown}
         line = f"epoch {self.epoch:{len(str(self.epochs))}d}/{self.epochs}  {row['seconds']:6.1f} s"
         line += f"  {row['images_per_second']:6.0f} images/s"
-        self._bar.write(line + "".join(f"  {name} {_short(value)}" for name, value in shown.items()), file=sys.stdout)
-        sys.stdout.flush()
+        self.say(line + "".join(f"  {name} {_short(value)}" for name, value in shown.items()))
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one, or nothing if the run is to be quiet."""
+        if not self._quiet:
+            print_line = print if self._bar is None else self._bar.write
+            print_line(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def sparingly(self, draw: Callable[[], None]) -> None:
         """Draw something dear, like a plot: at the end of the run, and before that for at most 5 % of the time."""
@@ -584,11 +599,11 @@ class Run:
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
         write_json(self.folder / "report.json", numbers)
-        print(f"\n{self.title}, after {self.epoch} epochs")
+        self.say(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
             shown = f"{value:.{4 if abs(value) >= 0.01 else 6}f}" if isinstance(value, float) else value
-            print(f"  {name:<36} {shown}")
-        print(f"  folder: {self.folder}", flush=True)
+            self.say(f"  {name:<36} {shown}")
+        self.say(f"  folder: {self.folder}")
         return numbers
 
 
