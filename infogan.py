@@ -662,7 +662,7 @@ SHEETS = {
 def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, digit_of_category: Tensor) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
     for code, sheet in code_sheets(generator, pictures, digit_of_category).items():
-        columns = () if code == "c1" else [f"{value:+.1f}" for value in SWEEP]
+        columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
         title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
         images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, row_names(data), columns)
     run.sparingly(
@@ -683,25 +683,27 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
 
 
 def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: dict) -> None:
-    """codes.png: the three sheets side by side, with what each code does."""
-    figure = images.new_figure(15, 5.6)
-    titles = {"c1": "c1: the category", "c2": f"c2: {meaning['c2']}", "c3": f"c3: {meaning['c3']}"}
-    for axes, (code, sheet) in zip(figure.subplots(1, 3), sheets.items(), strict=True):
-        rows, columns = sheet.shape[:2]
-        axes.imshow(
-            sheet.cpu().permute(0, 2, 1, 3).reshape(rows * 28, columns * 28).numpy(), cmap="gray", vmin=0, vmax=1
-        )
-        axes.set_title(titles[code], fontsize=13)
-        axes.set_yticks([28 * row + 14 for row in range(rows)], names)
-        axes.set_ylabel("category of c1, by the class it matches")
+    """codes.png and .pdf: the three sheets side by side, with what each code does."""
+    figure = images.new_figure(15, 6.4)
+    panels = figure.subplots(1, 3, width_ratios=[sheet.shape[1] for sheet in sheets.values()])
+    for axes, (code, sheet) in zip(panels, sheets.items(), strict=True):
+        columns = sheet.shape[1]
+        step = 30  # pixels from one image to the next
+        page = F.pad(sheet.cpu().clamp(0, 1), (1, 1, 1, 1), value=1.0).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        axes.imshow(page.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+        does = meaning[code].replace("(", "(rank correlation ") if code in meaning else "the category"
+        axes.set_title(f"{code}: {does}", fontsize=14)
+        axes.set_yticks([step * row + step / 2 for row in range(CATEGORIES)], names, fontsize=13)
         if code == "c1":
             axes.set_xticks([])
-            axes.set_xlabel("ten draws of noise, c2 and c3")
+            axes.set_xlabel("ten draws of noise, c2 and c3", fontsize=13)
         else:
-            axes.set_xticks([28 * column + 14 for column in range(columns)], [f"{value:g}" for value in SWEEP])
-            axes.set_xlabel(f"{code} (trained on -1 to 1)")
-        axes.tick_params(length=0)
-    figure.suptitle(f"{run.title}, {run.epoch} epochs", fontsize=13)
+            axes.set_xticks([step * column + step / 2 for column in range(columns)], [f"{v:g}" for v in SWEEP])
+            axes.set_xlabel(f"{code}, trained on -1 to 1", fontsize=13)
+        axes.tick_params(length=0, labelsize=13)
+        axes.spines[:].set_visible(False)
+    panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
+    figure.suptitle(f"{run.title}, epoch {run.epoch}", fontsize=14)
     images.save_figure(run.folder / "codes.png", figure)
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from PIL import Image, ImageDraw
 
 from common import BadInput, images
+from common.classifier import SHARES
 from common.run import ASKED, TIME_COLUMNS, next_folder, read_config, read_json, read_rows, whole_file
 
 # Fields that say where a run was and not how it was trained.
@@ -107,7 +108,7 @@ def _shown(value: Any) -> str:
 def _draw(path: Path, runs: dict[str, Seen]) -> None:
     """The curves of all runs, a panel per column of metrics.csv, above the last picture of each; no file of nothing."""
     columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
-    columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS)]
+    columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS, *SHARES)]
     rows = [[_curves(runs, columns)]] if columns else []
     pictures = [_captioned(run.picture, name) for name, run in runs.items() if run.picture]
     rows += [pictures[i : i + ACROSS] for i in range(0, len(pictures), ACROSS)]
@@ -132,6 +133,8 @@ def _curves(runs: dict[str, Seen], columns: Sequence[str]) -> Image.Image:
             known = [row for row in run.rows if column in row]
             epochs, values = [row["epoch"] for row in known], [row[column] for row in known]
             axes.plot(epochs, values, label=name, marker="o", markersize=2.5, linewidth=1.4)
+        if images.wide_range(row[column] for run in runs.values() for row in run.rows if column in row):
+            axes.set_yscale("log")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return images.rendered(figure)
 

@@ -6,7 +6,7 @@ be compared. Every file appears complete or not at all. matplotlib is imported o
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ ZOOM = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
 PAPER, INK = 255, 40  # grey of the margin and of its text
 DPI = 120  # of plots
+ANIMATION = 5_000_000  # bytes at most, so that it can be sent and put on a page
 
 
 def save_grid(
@@ -75,7 +76,8 @@ def save_curves(
 
     A panel whose columns were not measured is left out. Columns that no panel names get one of their own, but for the
     time columns: pictures of equal runs are equal.
-    `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels.
+    `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels that have
+    a logarithmic axis once their values span a factor of ten.
     """
     if not rows:
         return
@@ -93,13 +95,19 @@ def save_curves(
         if limits and name in limits:
             height, label = limits[name]
             axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
-        if name in logarithmic and min(row[column] for row in rows for column in columns) > 0:
+        if name in logarithmic and wide_range(row[column] for row in rows for column in columns):
             axes.set_yscale("log")
         elif not any(row[column] for row in rows for column in columns):
             axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
         axes.legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(path, figure)
+
+
+def wide_range(values: Iterable[float]) -> bool:
+    """Whether numbers are positive and span more than a factor of ten, so that a logarithmic axis shows more."""
+    values = list(values)
+    return bool(values) and 0 < 10 * min(values) < max(values)
 
 
 def epoch_axes(figure: "Figure", place: tuple[int, int, int], title: str) -> "Axes":
@@ -122,17 +130,38 @@ def save_confusion(
     axes.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(table):
         dark = count > 0.5 * table[i].sum()
-        axes.text(j, i, str(count), ha="center", va="center", fontsize=7, color="white" if dark else "0.25")
-    axes.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
-    axes.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
+        if count:
+            axes.text(j, i, str(count), ha="center", va="center", fontsize=8, color="white" if dark else "0.25")
+    axes.set_xticks(range(len(column_labels)), column_labels, fontsize=9)
+    slant_long(axes)
+    axes.set_yticks(range(len(row_labels)), row_labels, fontsize=9)
+    axes.tick_params(length=0)
     axes.set_xlabel("class of the image")
     axes.set_ylabel("category that Q gives it, and the class it matches")
     axes.set_title(title, fontsize=10)
     save_figure(path, figure)
 
 
+def slant_long(axes: "Axes") -> None:
+    """Turn the labels of the x axis where names of classes would run into each other."""
+    labels = axes.get_xticklabels()
+    if max(len(label.get_text()) for label in labels) > 6:
+        for label in labels:
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+
+
 def save_animation(path: Path, frames: Sequence[Path], most: int = 60) -> None:
-    """Join PNG files into an endless GIF of at most `most` frames, evenly chosen; the last stays for two seconds."""
+    """Join PNG files into an endless GIF of at most `most` frames, evenly chosen and fewer if it would be larger than
+    ANIMATION bytes; the first and the last are always among them, and the last stays for two seconds."""
+    content = _animation(frames, most)
+    while len(content) > ANIMATION and most > 2:
+        most = max(2, most * 3 // 4)
+        content = _animation(frames, most)
+    with whole_file(path) as scratch:
+        scratch.write_bytes(content)
+
+
+def _animation(frames: Sequence[Path], most: int) -> bytes:
     chosen = [frames[i] for i in sorted({round(k) for k in np.linspace(0, len(frames) - 1, min(most, len(frames)))})]
     pictures = []
     for frame in chosen:
@@ -140,10 +169,11 @@ def save_animation(path: Path, frames: Sequence[Path], most: int = 60) -> None:
             # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
             pictures.append(picture.convert("L").point(lambda grey: round(grey / 17) * 17).convert("P"))
     durations = [max(80, 3000 // len(pictures))] * (len(pictures) - 1) + [2000]
-    with whole_file(path) as scratch:
-        pictures[0].save(
-            scratch, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
-        )
+    content = io.BytesIO()
+    pictures[0].save(
+        content, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
+    )
+    return content.getvalue()
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -161,9 +191,12 @@ def rendered(figure: "Figure") -> Image.Image:
 
 
 def save_figure(path: Path, figure: "Figure") -> None:
-    """Write a figure as PNG. No date or version goes into the file: equal figures are equal bytes."""
+    """Write a figure as PNG and, for papers, as PDF beside it. No date or version goes into the files: equal figures
+    are equal bytes."""
     with whole_file(path) as scratch:
         figure.savefig(scratch, format="png", dpi=DPI, metadata={"Software": None})
+    with whole_file(path.with_suffix(".pdf")) as scratch:
+        figure.savefig(scratch, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
 
 
 @cache

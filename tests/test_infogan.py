@@ -128,7 +128,8 @@ def finished(reference, out):
 
 def expected_files(epochs: int) -> set[str]:
     grids = {f"epoch_{epoch:03d}_{code}.png" for epoch in range(epochs + 1) for code in ("c1", "c2", "c3")}
-    figures = {"reals.png", "codes.png", "confusion.png", "curves.png", "training.gif"}
+    plots = {f"{name}.{kind}" for name in ("codes", "confusion", "curves") for kind in ("png", "pdf")}
+    figures = {"reals.png", "training.gif"} | plots
     return grids | figures | {"config.json", "metrics.csv", "report.json", "checkpoint.pt"}
 
 
@@ -422,7 +423,7 @@ def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, reference, out):
 
 @pytest.mark.usefixtures("on_tiny")
 def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, finished):
-    lost = ["codes.png", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
+    lost = ["codes.png", "codes.pdf", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
     for name in [*lost, *(f"epoch_{EPOCHS:03d}_{code}.png" for code in ("c1", "c2", "c3"))]:
         (finished / name).unlink()
     result = shell("--resume", finished)
