@@ -133,7 +133,7 @@ def _curves(runs: dict[str, Seen], columns: Sequence[str]) -> Image.Image:
             known = [row for row in run.rows if column in row]
             epochs, values = [row["epoch"] for row in known], [row[column] for row in known]
             axes.plot(epochs, values, label=name, marker="o", markersize=2.5, linewidth=1.4)
-        if images.wide_range(row[column] for run in runs.values() for row in run.rows if column in row):
+        if images.wide_range((row[column] for run in runs.values() for row in run.rows if column in row), 100):
             axes.set_yscale("log")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return images.rendered(figure)

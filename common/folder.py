@@ -17,6 +17,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".
 LEAST = 100  # images; fewer leave nothing to measure on
 TEST_EVERY = 7  # as in MNIST, one image of seven is for testing
 SIZE = 28
+LONGEST = 12  # characters of a class's name that are shown
 
 
 def load_folder(folder: Path) -> Dataset:
@@ -53,7 +54,12 @@ def load_folder(folder: Path) -> Dataset:
     parts = []
     for part in (order[~testing], order[testing]):
         parts += [images[part], labels[part] if files_of else None]
-    return Dataset(folder.name, *parts, classes=tuple(files_of), folder=folder)
+    return Dataset(folder.name, *parts, classes=tuple(map(_short, files_of)), folder=folder)
+
+
+def _short(name: str) -> str:
+    """A class's name as it fits beside a row of images."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def _images_in(folder: Path) -> list[Path]:

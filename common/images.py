@@ -95,7 +95,7 @@ def save_curves(
         if limits and name in limits:
             height, label = limits[name]
             axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
-        if name in logarithmic and wide_range(row[column] for row in rows for column in columns):
+        if name in logarithmic and wide_range((row[column] for row in rows for column in columns), 10):
             axes.set_yscale("log")
         elif not any(row[column] for row in rows for column in columns):
             axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
@@ -104,10 +104,10 @@ def save_curves(
     save_figure(path, figure)
 
 
-def wide_range(values: Iterable[float]) -> bool:
-    """Whether numbers are positive and span more than a factor of ten, so that a logarithmic axis shows more."""
+def wide_range(values: Iterable[float], factor: float) -> bool:
+    """Whether numbers are positive and span more than this factor, so that a logarithmic axis shows more."""
     values = list(values)
-    return bool(values) and 0 < 10 * min(values) < max(values)
+    return bool(values) and 0 < factor * min(values) < max(values)
 
 
 def epoch_axes(figure: "Figure", place: tuple[int, int, int], title: str) -> "Axes":

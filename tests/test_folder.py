@@ -72,6 +72,11 @@ def test_sub_folders_are_classes_in_the_order_of_their_names_and_in_both_parts(c
         assert any(np.array_equal(image.numpy(), other) for other in of_class)
 
 
+def test_a_long_name_of_a_class_is_shown_short(classes):
+    (classes / "slim").rename(classes / "a slim one with a tail")
+    assert load_folder(classes).classes == ("a slim one …", "other", "round")
+
+
 def test_the_same_folder_gives_the_same_set_whatever_the_random_state(classes):
     first = load_folder(classes)
     torch.manual_seed(3)
