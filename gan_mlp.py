@@ -327,7 +327,7 @@ def main(config: Config) -> dict:
 
     draw_reals(run, data)
     if run.step == 0:
-        draw_epoch(run, averaged, pictures)
+        draw_epoch(run, data, averaged, pictures)
     judge = Judge(data, config.data_dir, run.say) if data.classes else None
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
@@ -345,7 +345,7 @@ def main(config: Config) -> dict:
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
         judged = judge(draw_samples(averaged, config.noise_size)) if judge else {}
         run.finish_epoch({**losses, **judged}, unshown=SHARES)
-        draw_epoch(run, averaged, pictures)
+        draw_epoch(run, data, averaged, pictures)
     return report(run, data, averaged, pictures, judge)
 
 
@@ -367,7 +367,7 @@ def draw_reals(run: Run, data: Dataset) -> None:
     images.save_grid(run.folder / "reals.png", shown, f"{data.title}: training images")
 
 
-def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
+def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Tensor) -> None:
     """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
     with evaluating(generator):
         shown = generator(pictures).view(10, 10, 28, 28)
@@ -386,6 +386,7 @@ def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
                 "mean probability of being real": ["d_real", "d_fake"],
             },
             logarithmic=("Fréchet distance to the test images", "distance of the classes' shares"),
+            names=dict(zip(SHARES, data.classes, strict=False)),
         )
     )
 
@@ -452,6 +453,7 @@ def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge
         shares = [last[name] for name in judge.columns]
         draw_shares(run, data, shares, judge.train_shares.tolist()[: len(shares)])
         judged = {
+            "classes": ", ".join(data.classes),
             "frechet": last["frechet"],
             "frechet_floor": judge.floor,
             "frechet_in_floors": last["frechet"] / judge.floor,

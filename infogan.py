@@ -752,6 +752,7 @@ def compare_with_labels(
     counts, title = test[order, : len(data.classes)], f"{run.title}: c1 on the test images"
     images.save_confusion(run.folder / "confusion.png", counts, title, rows, data.classes)
     return {
+        "classes": ", ".join(data.classes),
         "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
         "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
         "normalised_mutual_information": metrics.normalised_mutual_information(test),

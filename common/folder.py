@@ -87,7 +87,7 @@ def read_image(file: Path) -> np.ndarray:
 def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # sixteen bits
         return Image.fromarray((np.array(image) / 257).round().clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
+    if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("L")
     grey, alpha = image.convert("RGBA").convert("LA").split()
     opaque = np.array(alpha, dtype=float)

@@ -71,13 +71,14 @@ def save_curves(
     panels: Mapping[str, Sequence[str]],
     limits: Mapping[str, tuple[float, str]] | None = None,
     logarithmic: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Plot metrics.csv against the epoch: a panel per entry of `panels` (its title, then the columns drawn in it).
 
     A panel whose columns were not measured is left out. Columns that no panel names get one of their own, but for the
     time columns: pictures of equal runs are equal.
     `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels that have
-    a logarithmic axis once their values span a factor of ten.
+    a logarithmic axis once their values span a factor of ten; `names` are columns that are called otherwise.
     """
     if not rows:
         return
@@ -91,7 +92,8 @@ def save_curves(
     for i, (name, columns) in enumerate(panels.items()):
         axes = epoch_axes(figure, (down, across, i + 1), name)
         for column in columns:
-            axes.plot(epochs, [row[column] for row in rows], label=column, marker="o", markersize=2.5, linewidth=1.4)
+            label = (names or {}).get(column, column)
+            axes.plot(epochs, [row[column] for row in rows], label=label, marker="o", markersize=2.5, linewidth=1.4)
         if limits and name in limits:
             height, label = limits[name]
             axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)

@@ -232,7 +232,7 @@ def header(folder) -> list[str]:
         return next(csv.reader(file))
 
 
-LABELLED = {"accuracy", "share_distance", "frechet", "normalised_mutual_information", "classifier_accuracy"}
+LABELLED = {"classes", "accuracy", "share_distance", "frechet", "normalised_mutual_information", "classifier_accuracy"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -301,5 +301,7 @@ def test_sets_dropped_in_as_files_name_their_classes(run, tmp_path, digits, monk
     assert json.loads((folder / "report.json").read_text())["dataset"] == name
     titled = "Fashion-MNIST" if name == "fashion" else "Kuzushiji-MNIST"
     assert all(titled in text for text in seen)
+    if script != "autoencoder":
+        assert json.loads((folder / "report.json").read_text())["classes"] == ", ".join(CLASSES[name])
     if script == "infogan":
         assert all(word in text for text in seen for word in CLASSES[name])

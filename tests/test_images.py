@@ -68,6 +68,11 @@ def test_panels_of_what_was_not_measured_are_left_out(figures):
     assert [line.get_label() for line in figures[0].axes[0].lines] == ["loss"]
 
 
+def test_a_column_can_be_called_otherwise(figures):
+    images.save_curves("curves.png", ROWS, "a run", {"share": ["loss", "tiny"]}, names={"loss": "sandal"})
+    assert [line.get_label() for line in figures[0].axes[0].lines] == ["sandal", "tiny"]
+
+
 def test_an_axis_is_logarithmic_only_where_values_span_a_factor_of_ten(figures):
     images.save_curves("curves.png", ROWS, "a run", {"a": ["loss"], "b": ["tiny"]}, logarithmic=("a", "b"))
     assert [axes.get_yscale() for axes in figures[0].axes] == ["linear", "log"]
