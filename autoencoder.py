@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import images, init, metrics
+from common.compare import compare
 from common.data import Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -50,8 +51,8 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with [textbook]
     hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: see README]
@@ -69,6 +70,8 @@ class Config:
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
     sweep: bool = False  # train widths 10, 32, 50, 100, 200 and 400, and draw the loss against the width
+    compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
     def __post_init__(self):
@@ -185,6 +188,8 @@ def build(config: Config, device: torch.device, mean_image: Tensor) -> tuple[Aut
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    if config.compare:
+        return compare(config.compare, Config, config.out / "autoencoder", config.quiet)
     if config.sweep:
         return sweep(config)
     device = choose_device(config.device)
@@ -251,7 +256,7 @@ def reconstruct(network: Autoencoder, x: Tensor) -> Tensor:
 
 def draw_reals(run: Run, data: Dataset) -> None:
     """reals.png: the first hundred test images, which the reconstructions are of."""
-    shown = data.test_images[:100].view(10, 10, 28, 28) / 255
+    shown = images.tiled(data.test_images, 10, 10) / 255
     images.save_grid(run.folder / "reals.png", shown, f"{data.title}: test images")
 
 
@@ -260,7 +265,7 @@ def draw_epoch(run: Run, data: Dataset, network: Autoencoder) -> None:
     if run.step:
         return  # stopped within an epoch: the network is no longer that of the last complete one
     x = data.test_images[:30]
-    pairs = torch.stack((x.view(3, 10, 28, 28) / 255, reconstruct(network, x).view(3, 10, 28, 28)), dim=1)
+    pairs = torch.stack((images.tiled(x / 255, 3, 10), images.tiled(reconstruct(network, x), 3, 10)), dim=1)
     title = f"{run.title}, epoch {run.epoch}\ntest images above their reconstructions"
     labels = ("original", "output") * 3
     images.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
@@ -343,7 +348,8 @@ def sweep(config: Config) -> dict:
         writer.writeheader()
         writer.writerows(rows)
     draw_sweep(folder / "sweep.png", rows, digit[0].cpu(), outputs)
-    print(f"\nsweep: {folder / 'sweep.png'}")
+    if not config.quiet:
+        print(f"\nsweep: {folder / 'sweep.png'}")
     return {f"test_mse_{row['hidden']}": row["test_mse"] for row in rows}
 
 

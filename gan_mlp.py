@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from common import BadInput, images, init
 from common.classifier import SHARES, Judge, collapse
+from common.compare import compare
 from common.data import Dataset, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -49,8 +50,8 @@ PIXELS = 28 * 28
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # networks
     noise_size: int = 100  # numbers in z, standard normal [DCGAN]
     widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [assumption]
@@ -73,6 +74,8 @@ class Config:
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
+    compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
     def __post_init__(self):
@@ -296,6 +299,8 @@ def update(
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    if config.compare:
+        return compare(config.compare, Config, config.out / "gan_mlp", config.quiet)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     autocast = mixed_precision(device, precision)
@@ -314,8 +319,8 @@ def main(config: Config) -> dict:
 
     draw_reals(run, data)
     if run.step == 0:
-        draw_epoch(run, averaged, pictures)
-    judge = Judge(data, config.data_dir)
+        draw_epoch(run, data, averaged, pictures)
+    judge = Judge(data, config.data_dir, run.say) if data.classes else None
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
         return update(players, to_float(data.train_images.index_select(0, batch)), random, config, autocast)
@@ -331,9 +336,9 @@ def main(config: Config) -> dict:
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-        judged = judge(draw_samples(averaged, config.noise_size, len(data.test_images)))
+        judged = judge(draw_samples(averaged, config.noise_size, len(data.test_images))) if judge else {}
         run.finish_epoch({**losses, **judged}, unshown=SHARES, warn=collapse)
-        draw_epoch(run, averaged, pictures)
+        draw_epoch(run, data, averaged, pictures)
     return report(run, data, averaged, pictures, judge)
 
 
@@ -349,11 +354,11 @@ def draw_samples(generator: Generator, noise_size: int, n: int) -> Tensor:
 
 def draw_reals(run: Run, data: Dataset) -> None:
     """reals.png: the first hundred training images."""
-    shown = data.train_images[:100].view(10, 10, 28, 28) / 255
+    shown = images.tiled(data.train_images, 10, 10) / 255
     images.save_grid(run.folder / "reals.png", shown, f"{data.title}: training images")
 
 
-def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
+def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Tensor) -> None:
     """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
     with evaluating(generator):
         shown = generator(pictures).view(10, 10, 28, 28)
@@ -366,12 +371,13 @@ def draw_epoch(run: Run, generator: Generator, pictures: Tensor) -> None:
             run.title,
             panels={
                 "Fréchet distance to the test images": ["frechet"],
-                "distance of the digits' shares": ["share_distance"],
-                "share of each digit": SHARES,
+                "distance of the classes' shares": ["share_distance"],
+                "share of each class": SHARES,
                 "losses [nats]": ["loss_d", "loss_g"],
                 "mean probability of being real": ["d_real", "d_fake"],
             },
-            logarithmic=("Fréchet distance to the test images", "distance of the digits' shares"),
+            logarithmic=("Fréchet distance to the test images", "distance of the classes' shares"),
+            names=dict(zip(SHARES, data.classes, strict=False)),
         )
     )
 
@@ -412,27 +418,41 @@ def draw_neighbours(run: Run, data: Dataset, generator: Generator, pictures: Ten
     return float(nearest.values[:, 0].mean() / fresh.mean())
 
 
-def draw_shares(run: Run, data: Dataset, shares: list[float], target: Tensor) -> None:
-    """digits.png: how often each digit is drawn, beside how often it is in the training set."""
+def draw_shares(run: Run, data: Dataset, shares: list[float], target: list[float]) -> None:
+    """digits.png: how often each class is drawn, beside how often it is in the training set."""
     figure = images.new_figure(7, 3.6)
     axes = figure.add_subplot()
-    places = np.arange(10)
-    axes.bar(places - 0.2, target.numpy(), width=0.4, label="training images", color="0.65")
+    places = np.arange(len(data.classes))
+    axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
     axes.bar(places + 0.2, shares, width=0.4, label=f"{len(data.test_images):,} samples", color="tab:blue")
     axes.set_xticks(places, data.classes)
+    images.slant_long(axes)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share")
-    axes.set_ylim(0, 1.25 * max(*shares, *target.tolist()))
+    axes.set_ylim(0, 1.25 * max(*shares, *target))
+    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="upper center")
     axes.set_title(f"{run.title}, epoch {run.epoch}: what is drawn", fontsize=10)
     images.save_figure(run.folder / "digits.png", figure)
 
 
-def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge: Judge) -> dict:
+def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge: Judge | None) -> dict:
     """The figures and report.json of a finished run."""
     last = run.rows[-1]
-    shares = [last[name] for name in SHARES]
-    draw_shares(run, data, shares, judge.train_shares)
+    judged = {}
+    if judge:
+        shares = [last[name] for name in judge.columns]
+        draw_shares(run, data, shares, judge.train_shares.tolist()[: len(shares)])
+        judged = {
+            "classes": ", ".join(data.classes),
+            "frechet": last["frechet"],
+            "frechet_floor": judge.floor,
+            "frechet_in_floors": last["frechet"] / judge.floor,
+            "share_distance": last["share_distance"],
+            "share_smallest": min(shares),
+            "share_largest": max(shares),
+            "classifier_accuracy": judge.accuracy,
+        }
     draw_interpolation(run, averaged, pictures)
     novelty = draw_neighbours(run, data, averaged, pictures)
     images.save_animation(run.folder / "training.gif", sorted(run.folder.glob("epoch_*.png")))
@@ -440,14 +460,8 @@ def report(run: Run, data: Dataset, averaged: Generator, pictures: Tensor, judge
         {
             "dataset": data.name,
             "epochs": run.epoch,
-            "frechet": last["frechet"],
-            "frechet_floor": judge.floor,
-            "frechet_in_floors": last["frechet"] / judge.floor,
-            "share_distance": last["share_distance"],
-            "share_smallest": min(shares),
-            "share_largest": max(shares),
+            **judged,
             "nearest_distance_over_test_images": novelty,
-            "classifier_accuracy": judge.accuracy,
             "seconds": sum(row["seconds"] for row in run.rows),
             "warning": collapse(run.rows),
         }

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from common import BadInput, explorer, images, init, metrics
 from common.classifier import Judge, collapse
+from common.compare import compare
 from common.data import DIGITS, Dataset, checked, load_dataset, to_float
 from common.run import (
     ROOT,
@@ -50,8 +51,8 @@ CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 @dataclass(frozen=True)
 class Config:
     # data
-    dataset: Literal["auto", "mnist", "fashion", "kmnist", "drawn"] = "auto"  # auto: MNIST if it can be had
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be
+    dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
+    data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # latents and posterior
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
@@ -71,6 +72,8 @@ class Config:
     # output
     out: Path = ROOT / "outputs"  # parent of the run folders
     resume: Path | None = None  # run folder to go on with, or to draw again
+    compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
+    quiet: bool = False  # no bar and no line on the console, but for warnings and errors
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
     def __post_init__(self):
@@ -483,6 +486,8 @@ def update(
 
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    if config.compare:
+        return compare(config.compare, Config, config.out / "infogan", config.quiet)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     autocast = mixed_precision(device, precision)
@@ -516,10 +521,14 @@ def main(config: Config) -> dict:
         for batch in run.batches():
             run.add(**step(batch))
         mean = run.means()
-        seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
-        digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
-        row = epoch_row(mean, metrics.accuracy(seen["test"], digit_of_category.numpy()))
+        row = epoch_row(mean)
+        if data.classes:
+            seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
+            digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
+            # c1 against the test labels, under the best one-to-one map from categories to classes
+            row["accuracy"] = metrics.accuracy(seen["test"], digit_of_category.numpy())
         if config.invariance_weight:
+            row["c1_shared_nats"] = mean["c1_shared_nats"]
             row["c1_kept"] = share_kept(discriminator, data, autocast)
         run.finish_epoch(row, warn=collapse)
         draw_epoch(run, data, generator, pictures, digit_of_category)
@@ -556,15 +565,13 @@ def read_categories(discriminator: Discriminator, data: Dataset, part: str, auto
     return metrics.contingency(found, labels[:MAP_IMAGES], CATEGORIES)
 
 
-def epoch_row(mean: dict[str, float], accuracy: float) -> dict[str, float]:
-    """The epoch's columns of metrics.csv. `accuracy`: c1 against test labels under the best one-to-one map."""
+def epoch_row(mean: dict[str, float]) -> dict[str, float]:
+    """The columns of metrics.csv that need no label."""
     return {
         **{name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")},
         "info_c1_nats": math.log(CATEGORIES) - mean["c1_nll"],
         "info_c2_nats": gaussian_information(mean["c2_error"]),
         "info_c3_nats": gaussian_information(mean["c3_error"]),
-        "accuracy": accuracy,
-        **{name: mean[name] for name in ("c1_shared_nats",) if name in mean},
     }
 
 
@@ -622,16 +629,24 @@ def code_sheets(generator: Generator, pictures: Latent, digit_of_category: Tenso
 
 
 def draw_reals(run: Run, data: Dataset) -> None:
-    """reals.png: ten training images of every class."""
-    rows = [data.train_images[data.train_labels == label][:10] for label in range(CATEGORIES)]
-    shown = [F.pad(row, (0, 0, 0, 0, 0, 10 - len(row))) for row in rows]
-    title = f"{data.title}: training images"
-    images.save_grid(run.folder / "reals.png", torch.stack(shown) / 255, title, data.classes)
+    """reals.png: ten training images of every class; the first hundred where there are no classes."""
+    if data.classes:
+        rows = [data.train_images[data.train_labels == label] for label in range(len(data.classes))]
+        shown = torch.cat([images.tiled(row, 1, 10) for row in rows])
+    else:
+        shown = images.tiled(data.train_images, 10, 10)
+    images.save_grid(run.folder / "reals.png", shown / 255, f"{data.title}: training images", data.classes)
+
+
+def row_names(data: Dataset) -> list[str]:
+    """The names (10,) of a sheet's rows: the class that each category matches, or the category where there are none."""
+    unnamed = "no class" if data.classes else "category {}"
+    return [*data.classes, *[unnamed.format(row) for row in range(len(data.classes), CATEGORIES)]]
 
 
 SWEEP = [-2 + 0.5 * step for step in range(9)]  # twice the trained range, as in the paper's Fig. 2
 SHEETS = {
-    "c1": "a row is a category of c1, beside the class it matches; a column is a noise",
+    "c1": "a row is a category of c1, named by the class it matches; a column is a noise",
     "c2": "a row is a category of c1; c2 goes from -2 to 2 (trained on -1 to 1)",
     "c3": "a row is a category of c1; c3 goes from -2 to 2 (trained on -1 to 1)",
 }
@@ -640,9 +655,9 @@ SHEETS = {
 def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, digit_of_category: Tensor) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
     for code, sheet in code_sheets(generator, pictures, digit_of_category).items():
-        columns = () if code == "c1" else [f"{value:+.1f}" for value in SWEEP]
+        columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
         title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
-        images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, data.classes, columns)
+        images.save_grid(run.folder / f"epoch_{run.epoch:03d}_{code}.png", sheet, title, row_names(data), columns)
     run.sparingly(
         lambda: images.save_curves(
             run.folder / "curves.png",
@@ -661,25 +676,27 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
 
 
 def draw_codes(run: Run, sheets: dict[str, Tensor], names: list[str], meaning: dict) -> None:
-    """codes.png: the three sheets side by side, with what each code does."""
-    figure = images.new_figure(15, 5.6)
-    titles = {"c1": "c1: the category", "c2": f"c2: {meaning['c2']}", "c3": f"c3: {meaning['c3']}"}
-    for axes, (code, sheet) in zip(figure.subplots(1, 3), sheets.items(), strict=True):
-        rows, columns = sheet.shape[:2]
-        axes.imshow(
-            sheet.cpu().permute(0, 2, 1, 3).reshape(rows * 28, columns * 28).numpy(), cmap="gray", vmin=0, vmax=1
-        )
-        axes.set_title(titles[code], fontsize=13)
-        axes.set_yticks([28 * row + 14 for row in range(rows)], names)
-        axes.set_ylabel("the class that c1 matches")
+    """codes.png and .pdf: the three sheets side by side, with what each code does."""
+    figure = images.new_figure(15, 6.4)
+    panels = figure.subplots(1, 3, width_ratios=[sheet.shape[1] for sheet in sheets.values()])
+    for axes, (code, sheet) in zip(panels, sheets.items(), strict=True):
+        columns = sheet.shape[1]
+        step = 30  # pixels from one image to the next
+        page = F.pad(sheet.cpu().clamp(0, 1), (1, 1, 1, 1), value=1.0).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        axes.imshow(page.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+        does = meaning[code].replace("(", "(rank correlation ") if code in meaning else "the category"
+        axes.set_title(f"{code}: {does}", fontsize=14)
+        axes.set_yticks([step * row + step / 2 for row in range(CATEGORIES)], names, fontsize=13)
         if code == "c1":
             axes.set_xticks([])
-            axes.set_xlabel("ten draws of noise, c2 and c3")
+            axes.set_xlabel("ten draws of noise, c2 and c3", fontsize=13)
         else:
-            axes.set_xticks([28 * column + 14 for column in range(columns)], [f"{value:g}" for value in SWEEP])
-            axes.set_xlabel(f"{code} (trained on -1 to 1)")
-        axes.tick_params(length=0)
-    figure.suptitle(f"{run.title}, {run.epoch} epochs", fontsize=13)
+            axes.set_xticks([step * column + step / 2 for column in range(columns)], [f"{v:g}" for v in SWEEP])
+            axes.set_xlabel(f"{code}, trained on -1 to 1", fontsize=13)
+        axes.tick_params(length=0, labelsize=13)
+        axes.spines[:].set_visible(False)
+    panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
+    figure.suptitle(f"{run.title}, epoch {run.epoch}", fontsize=14)
     images.save_figure(run.folder / "codes.png", figure)
 
 
@@ -705,7 +722,7 @@ def draw_explorer(
     pictures: Latent,
     digit_of_category: Tensor,
     meaning: dict,
-    accuracy: float,
+    accuracy: float | None,
 ) -> None:
     """explore.html: the generator in a page, with a slider for c2 and one for c3, named after what they do."""
     codes = []
@@ -722,9 +739,10 @@ def draw_explorer(
         usual.joined(),
         {
             "title": run.title,
-            "subtitle": f"after {run.epoch} epochs; c1 names the right class for {accuracy:.1%} of the test images",
+            "subtitle": f"after {run.epoch} epochs"
+            + (f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""),
             "kind": "digit" if data.classes == DIGITS else "class",
-            "picks": [[data.classes[digit_of_category[category]], category] for category in order],
+            "picks": list(map(list, zip(row_names(data), order, strict=True))),
             "codes": codes,
             "noise": pictures.noise[0].tolist(),
         },
@@ -742,44 +760,63 @@ def report(
     data_dir: Path,
 ) -> dict:
     """The figures and report.json of a finished run."""
-    noise_size, device = pictures.noise.shape[1], pictures.noise.device
-    train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
-    meaning = measure_codes(generator, noise_size, device)
-    judge = Judge(data, data_dir)
-    # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-    latent = draw_latent(len(data.test_images), noise_size, torch.Generator(device).manual_seed(0))
-    judged = judge(draw_images(generator, latent))
-    draw_codes(run, code_sheets(generator, pictures, digit_of_category), list(data.classes), meaning)
-    order = torch.argsort(digit_of_category).numpy()
-    rows = [f"{category} → {data.classes[digit_of_category[category]]}" for category in order]
-    images.save_confusion(
-        run.folder / "confusion.png", test[order], f"{run.title}: c1 on the test images", rows, data.classes
-    )
+    meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
+    draw_codes(run, code_sheets(generator, pictures, digit_of_category), row_names(data), meaning)
+    agreement, samples = {}, {}
+    if data.classes:
+        agreement = compare_with_labels(run, data, discriminator, digit_of_category, autocast)
+        samples = judge_samples(run, data, generator, pictures, data_dir)
     frames = sorted(run.folder.glob("epoch_*_c1.png"))
     images.save_animation(run.folder / "training.gif", frames)
-    accuracy = metrics.accuracy(test, digit_of_category.numpy())
-    draw_explorer(run, data, generator, pictures, digit_of_category, meaning, accuracy)
+    draw_explorer(run, data, generator, pictures, digit_of_category, meaning, agreement.get("accuracy"))
     last = run.rows[-1]
     return run.report(
         {
             "dataset": data.name,
             "epochs": run.epoch,
-            "accuracy": accuracy,
-            "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
-            "normalised_mutual_information": metrics.normalised_mutual_information(test),
+            **agreement,
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
             "info_c1_maximum_nats": math.log(CATEGORIES),
             "c1_kept": share_kept(discriminator, data, autocast),
             **meaning,
-            "share_distance": judged["share_distance"],
-            "frechet": judged["frechet"],
-            "frechet_floor": judge.floor,
-            "frechet_in_floors": judged["frechet"] / judge.floor,
+            **{"warning": collapse(run.rows), **samples},
             "seconds": sum(row["seconds"] for row in run.rows),
-            # The shares of the last samples stand for those of the last epochs, in which nobody counted.
-            "warning": collapse([{**row, **judged} for row in run.rows]),
         }
     )
+
+
+def compare_with_labels(
+    run: Run, data: Dataset, discriminator: Discriminator, digit_of_category: Tensor, autocast: torch.autocast
+) -> dict[str, float]:
+    """How well c1 agrees with the classes, and confusion.png."""
+    train, test = (read_categories(discriminator, data, part, autocast) for part in ("train", "test"))
+    order = torch.argsort(digit_of_category).numpy()
+    rows = [f"{category} → {name}" for category, name in zip(order, row_names(data), strict=True)]
+    counts, title = test[order, : len(data.classes)], f"{run.title}: c1 on the test images"
+    images.save_confusion(run.folder / "confusion.png", counts, title, rows, data.classes)
+    return {
+        "classes": ", ".join(data.classes),
+        "accuracy": metrics.accuracy(test, digit_of_category.numpy()),
+        "accuracy_majority_map": metrics.accuracy(test, metrics.majority(train)),
+        "normalised_mutual_information": metrics.normalised_mutual_information(test),
+    }
+
+
+def judge_samples(run: Run, data: Dataset, generator: Generator, pictures: Latent, data_dir: Path) -> dict[str, float]:
+    """What a classifier of the classes, itself trained on the labels, finds in drawn images."""
+    judge = Judge(data, data_dir, run.say)
+    # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
+    random = torch.Generator(pictures.noise.device).manual_seed(0)
+    judged = judge(draw_images(generator, draw_latent(len(data.test_images), pictures.noise.shape[1], random)))
+    return {
+        "share_distance": judged["share_distance"],
+        "frechet": judged["frechet"],
+        "frechet_floor": judge.floor,
+        "frechet_in_floors": judged["frechet"] / judge.floor,
+        "classifier_accuracy": judge.accuracy,
+        # The shares of these samples stand for those of the last epochs, in which nobody counted.
+        "warning": collapse([{**row, **judged} for row in run.rows]),
+    }
 
 
 if __name__ == "__main__":

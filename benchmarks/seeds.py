@@ -28,12 +28,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
-from common.run import FREE_ON_RESUME, ROOT, parse, read_config, read_json, whole_file
+from common.run import ASKED, FREE_ON_RESUME, ROOT, parse, read_config, read_json, whole_file
 
 SCRIPTS = ("infogan", "gan_mlp", "autoencoder")
 NOT_PASSED_ON = ("seed", "out", "resume")  # this program gives them
 # What names no study: the same result is wanted whatever these are.
-NOT_IN_THE_NAME = (*NOT_PASSED_ON, "data_dir", "device")
+NOT_IN_THE_NAME = (*NOT_PASSED_ON, "data_dir", "device", *ASKED)
 
 
 def seeds_of(text: str) -> list[int]:

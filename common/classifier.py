@@ -7,6 +7,7 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 import hashlib
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from common.run import choose_precision, mixed_precision, read_tensors, write_te
 
 FEATURES = 128
 EPOCHS = 6  # 99.5 % on MNIST after about a minute on two cores
-BATCH_SIZE = 250
+BATCH_SIZE = 250  # at most: a small set has 32 batches to an epoch, for it would be over after a few updates
 PEAK_LEARNING_RATE = 4e-3
 
 
@@ -74,7 +75,7 @@ def look(classifier: DigitClassifier, images: Tensor) -> Seen:
     return Seen(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-SHARES = tuple(f"digit_{digit}" for digit in range(10))  # columns of metrics.csv
+SHARES = tuple(f"digit_{label}" for label in range(10))  # columns of metrics.csv, one per class
 
 
 class Judge:
@@ -84,22 +85,24 @@ class Judge:
     classifier on the test images; `train_shares` (10,): how often each class stands in the training set.
     """
 
-    def __init__(self, data: Dataset, data_dir: Path):
-        self.classifier = digit_classifier(data, data_dir)
+    def __init__(self, data: Dataset, data_dir: Path, say: Callable[[str], None] = print):
+        self.classifier = digit_classifier(data, data_dir, say)
         self.test = look(self.classifier, data.test_images)
         # As many training images as test images, for the distance of two finite sets depends on their sizes.
         train = look(self.classifier, data.train_images[: len(data.test_images)])
         self.floor = metrics.frechet_distance(train.features, self.test.features)
         self.accuracy = float((self.test.logits.argmax(dim=1) == data.test_labels.cpu()).float().mean())
         self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
+        self.columns = SHARES[: len(data.classes)]
 
     def __call__(self, images: Tensor) -> dict[str, float]:
-        """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (shares), share_distance (total variation from the
-        training set's shares), frechet (distance from the test images in the classifier's features)."""
+        """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (the shares of as many classes as there are),
+        share_distance (total variation from the training set's shares), frechet (distance from the test images in the
+        classifier's features)."""
         seen = look(self.classifier, images)
         shares = seen.shares()
         return {
-            **dict(zip(SHARES, shares.tolist(), strict=True)),
+            **dict(zip(self.columns, shares.tolist(), strict=False)),
             "share_distance": metrics.share_distance(shares, self.train_shares),
             "frechet": metrics.frechet_distance(seen.features, self.test.features),
         }
@@ -124,9 +127,10 @@ def collapse(rows: list[dict[str, float]]) -> str | None:
     return None
 
 
-def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
+def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] = print) -> DigitClassifier:
     """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
-    there. The file's name holds a checksum of the training set, so that a changed set gets a classifier of its own.
+    there, which `say` is told. The file's name holds a checksum of the training set, so that a changed set gets a
+    classifier of its own.
     """
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
@@ -137,7 +141,7 @@ def digit_classifier(data: Dataset, data_dir: Path) -> DigitClassifier:
     if path.exists():
         read_tensors(path, classifier=classifier)
     else:
-        print(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …", flush=True)
+        say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
         _train(classifier, data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,10 +157,11 @@ def _train(classifier: DigitClassifier, data: Dataset) -> None:
     autocast = mixed_precision(device, choose_precision("auto", device))
     random = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
-    steps = EPOCHS * math.ceil(n / BATCH_SIZE)
+    batch_size = min(BATCH_SIZE, max(n // 32, 16))
+    steps = EPOCHS * math.ceil(n / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
     for epoch in range(EPOCHS):
-        for batch in epoch_order(n, 0, epoch).to(device).split(BATCH_SIZE):
+        for batch in epoch_order(n, 0, epoch).to(device).split(batch_size):
             shift = torch.randint(-2, 3, (2,), generator=random).tolist()
             x = to_float(data.train_images[batch]).roll(shift, dims=(2, 3))
             with autocast:

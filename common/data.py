@@ -5,6 +5,8 @@ works the same on a laptop and on a graphics card. `drawn` is the set that needs
 """
 
 import contextlib
+import dataclasses
+import difflib
 import gzip
 import hashlib
 import io
@@ -31,7 +33,6 @@ DOWNLOAD_PATIENCE = 7.0  # seconds without an answer, to the first question and 
 DIGITS = tuple("0123456789")
 CLASSES = {
     "mnist": DIGITS,
-    "drawn": DIGITS,
     "fashion": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
@@ -42,43 +43,61 @@ TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "kmnist": "Kuzushiji-MNI
 class Dataset:
     """Images (n, 28, 28) uint8 with 0 = background, labels (n,) int64 in 0 … 9, for training and for testing.
 
-    `classes` names the labels. `factors` is None but for `drawn`: there it holds the true slant (shear, positive
-    leans right) and thickness (pixels) of every image, training images first, each (n_train + n_test,) float32.
+    `classes` names the labels, two to ten of them; where it is empty, labels are None. `folder` is where the user's
+    own images come from. `factors` is None but for `drawn`: there it holds the true slant (shear, positive leans
+    right) and thickness (pixels) of every image, training images first, each (n_train + n_test,) float32.
     """
 
     name: str
     train_images: Tensor
-    train_labels: Tensor
+    train_labels: Tensor | None
     test_images: Tensor
-    test_labels: Tensor
+    test_labels: Tensor | None
     factors: dict[str, Tensor] | None = None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return CLASSES[self.name]
+    classes: tuple[str, ...] = DIGITS
+    folder: Path | None = None
 
     @property
     def title(self) -> str:
         """The name for picture titles, such as "MNIST" or "drawn digits, not MNIST"."""
-        return TITLES[self.name]
+        return f"folder {self.name}" if self.folder else TITLES[self.name]
+
+    @property
+    def source(self) -> str:
+        """What `--dataset` has to be for this set."""
+        return str(self.folder or self.name)
 
     def to(self, device: torch.device) -> "Dataset":
-        moved = [t.to(device) for t in (self.train_images, self.train_labels, self.test_images, self.test_labels)]
-        return Dataset(self.name, *moved, self.factors)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+def check_dataset(name: str) -> None:
+    """Raise BadInput for what is neither a dataset's name nor a folder, with the nearest name."""
+    if name in DATASETS or (name and Path(os.path.expanduser(name)).is_dir()):
+        return
+    near = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"; perhaps you meant {near[0]}" if near else ""
+    raise BadInput(f"--dataset must be one of {', '.join(DATASETS)} or a folder of images, not {name}{hint}")
 
 
 def load_dataset(name: str, data_dir: Path, smoke: bool = False) -> Dataset:
-    """Load `mnist`, `fashion`, `kmnist` or `drawn` to the CPU; `auto` is MNIST where it can be had, else `drawn`.
+    """Load a named set or a folder of images to the CPU; `auto` is MNIST where it can be had, else `drawn`.
 
     Files are looked for in `data_dir/MNIST/raw` (`FashionMNIST`, `KMNIST`), as torchvision lays them out, packed
     (.gz) or unpacked, and downloaded by torchvision if none is there. `smoke` draws a few hundred digits instead.
     Raises BadInput, naming the file, for one that is damaged, truncated or unreadable, and for a named set that
     is neither there nor to be had from its servers.
     """
+    check_dataset(name)
     if smoke:
         return drawn(train=512, test=256)
     if name == "drawn":
         return drawn()
+    if name not in DATASETS:
+        from common.folder import load_folder
+
+        return load_folder(Path(os.path.expanduser(name)))
     try:
         return _load_files("mnist" if name == "auto" else name, data_dir)
     except NotAvailable as missing:
@@ -148,7 +167,7 @@ def _load_files(name: str, data_dir: Path) -> Dataset:
             raise BadInput(f"{raw}: the {part} files hold {tuple(images.shape)} images for {len(labels)} labels")
         if labels.max() > 9:
             raise BadInput(f"{raw}: the {part} labels go up to {labels.max()}, but there are ten classes")
-    return Dataset(name, train_images, train_labels, test_images, test_labels)
+    return Dataset(name, train_images, train_labels, test_images, test_labels, classes=CLASSES[name])
 
 
 def _present(raw: Path, packed: str) -> bool:

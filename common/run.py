@@ -32,15 +32,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from common import BadInput, RunFailed, Stopped
-from common.data import Dataset, epoch_order
+from common.data import DATASETS, Dataset, epoch_order
+from common.help import check_flags, help_text
 
 ROOT = Path(__file__).resolve().parent.parent
 TIME_COLUMNS = ("seconds", "images_per_second")
 
 # What config.json holds beside the fields of the Config.
 PROVENANCE = ("script", "command", "git_commit", "versions", "started")
+# Fields that say what to do now. They are no part of a run and are not stored.
+ASKED = ("resume", "compare", "quiet")
 # A resumed run may differ from the stored one in these fields and in no other.
-FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", "resume")
+FREE_ON_RESUME = ("epochs", "data_dir", "out", "device", "precision", *ASKED)
 # What `--smoke` means for the fields that every script has; a flag given beside it still counts.
 SMOKE_FIELDS = {"epochs": 2, "batch_size": 64, "dataset": "drawn", "smoke": True}
 
@@ -77,6 +80,11 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
 
     Raises BadInput with one line for an unknown flag or a value that the Config refuses; `--help` exits with 0.
     """
+    if "--help" in arguments or "-h" in arguments:
+        module = sys.modules[config_class.__module__]
+        print(help_text(config_class, Path(module.__file__).name, module.__doc__.partition("\n")[0], ROOT))
+        raise SystemExit(0)
+    check_flags(config_class, arguments)
     import tyro
 
     def read(default: C | None) -> C:
@@ -85,14 +93,17 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
             with contextlib.redirect_stderr(said):
                 return tyro.cli(config_class, args=arguments, default=default)
         except SystemExit as leaving:
-            if leaving.code == 0:
-                raise
             refused = leaving.__context__  # tyro draws a box around what the Config itself says; its words are enough
             raise BadInput(refused if isinstance(refused, BadInput) else _one_line(said.getvalue())) from None
 
     config = read(None)
     if config.resume is not None:
         stored = read_config(config.resume, config_class)
+        if stored.dataset not in DATASETS and "dataset" not in {given.strip("-").split("=")[0] for given in arguments}:
+            raise BadInput(
+                f"{config.resume}: was trained on a folder, and no path in a run folder is followed; "
+                f"add {shlex.join(['--dataset', stored.dataset])}"
+            )
         return read(dataclasses.replace(stored, resume=config.resume))
     if config.smoke:
         return read(config_class(**SMOKE_FIELDS))
@@ -103,8 +114,7 @@ def _one_line(boxed: str) -> str:
     """The message of tyro's drawn box as one line, without the box and the pointer to the help text."""
     lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
     lines = [line for line in lines[1:] if line]
-    text = " ".join(lines).split(" For full helptext")[0].split(" Argument helptext")[0]
-    return re.sub(r"(Perhaps you meant: \S+).*", r"\1", text) + " (--help lists all)"
+    return " ".join(lines).split(" For full helptext")[0].split(" Argument helptext")[0] + " (--help lists all)"
 
 
 def check_fields(config: Any, **limits: tuple[float, float]) -> None:
@@ -112,12 +122,13 @@ def check_fields(config: Any, **limits: tuple[float, float]) -> None:
 
     `limits`: the least and the greatest value of each number; those of the fields that all scripts share stand here.
     """
+    kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
     shared = {"epochs": (1, 100_000), "batch_size": (2, 1_000_000), "seed": (0, 2**32 - 1)}
     for field in dataclasses.fields(config):
         name, value = _flag(field.name), getattr(config, field.name)
         if get_origin(field.type) is Literal and value not in get_args(field.type):
             raise BadInput(f"{name} must be one of {', '.join(get_args(field.type))}, not {value}")
-        if field.type in (int, float, bool) and type(value) not in {float: (int, float)}.get(field.type, (field.type,)):
+        if field.type in kinds and type(value) not in kinds[field.type]:
             raise BadInput(f"{name} must be of type {field.type.__name__}, not {value!r}")
         low, high = {**shared, **limits}.get(field.name, (-math.inf, math.inf))
         if field.type in (int, float) and not (math.isfinite(value) and low <= value <= high):
@@ -357,11 +368,11 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
         raise BadInput(f"{folder / 'config.json'}: is a run of {stored.get('script')}, not of {script}")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     gone = sorted(set(stored) - set(fields) - set(PROVENANCE))
-    missing = sorted(set(fields) - set(stored) - {"resume"})
+    missing = sorted(set(fields) - set(stored) - set(ASKED))
     if gone or missing:
         raise BadInput(f"{folder / 'config.json'}: fields do not match: unknown {gone}, missing {missing}")
     values = {}
-    for name in sorted(set(fields) & set(stored) - {"resume"}):
+    for name in sorted(set(fields) & set(stored) - set(ASKED)):
         default, value = fields[name].default, stored[name]
         if isinstance(default, Path):
             continue
@@ -432,7 +443,9 @@ def _provenance(script: str) -> dict[str, Any]:
     packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}}
     started = datetime.now().astimezone().isoformat(timespec="seconds")
-    values = (script, shlex.join(sys.argv), commit, versions, started)
+    # A call from Python, such as a notebook's, has no command line of its own.
+    command = shlex.join(sys.argv) if Path(sys.argv[0]).stem == script else None
+    values = (script, command, commit, versions, started)
     return dict(zip(PROVENANCE, values, strict=True))
 
 
@@ -480,9 +493,10 @@ class Run:
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
         self._began, self._drawing = self._since, 0.0
         self._resumes = config.resume is not None
+        self._quiet = config.quiet
 
         # What was decided is stored instead of `auto`: a resumed run must not decide anew.
-        decided = {"dataset": dataset.name, "device": device.type, "precision": precision}
+        decided = {"dataset": dataset.source, "device": device.type, "precision": precision}
         stored = {**dataclasses.asdict(config), **decided, **_provenance(script)}
         self._moved = False
         if config.resume is None:
@@ -495,11 +509,12 @@ class Run:
                 if field.name not in FREE_ON_RESUME and old != new:
                     raise BadInput(f"--resume {self.folder}: {_flag(field.name)} was {old} there, not {new}")
             self._moved = before.device != device.type
-        stored.pop("resume")
-        self._config_json = stored
+        self._config_json = {name: value for name, value in stored.items() if name not in ASKED}
         command = ["python", str(ROOT / f"{script}.py"), "--resume", str(self.folder)]
         if config.data_dir != type(config).data_dir:
             command += ["--data-dir", str(config.data_dir)]
+        if dataset.folder:
+            command += ["--dataset", dataset.source]
         self._resume_command = shlex.join(command)
         self._bar = None
 
@@ -518,8 +533,9 @@ class Run:
         if self._resumes:
             self._restore(self.folder / "checkpoint.pt")
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
-        left = f"epochs {self.epoch + 1} to {self.epochs}" if self.epoch < self.epochs else "complete, drawn again"
-        print(f"{self.title}, {left}, {how}\nfolder {self.folder}", flush=True)
+        left = f"epochs {self.epoch + 1} to {self.epochs} of {self._updates} updates on {self._n:,} images"
+        self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, drawn again'}, {how}")
+        self.say(f"folder {self.folder}")
         for left_over in self.folder.glob(f".*{PARTIAL}"):
             left_over.unlink()
         if not self._resumes:
@@ -547,7 +563,10 @@ class Run:
             raise BadInput(f"{path}: does not fit config.json: epoch {self.epoch}, step {self.step}")
         if self.epoch + (self.step > 0) > self.epochs:
             raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
-        times = _read_times(self.folder / "metrics.csv") if self.rows else []
+        try:
+            times = [{name: row[name] for name in TIME_COLUMNS} for row in read_rows(self.folder / "metrics.csv")]
+        except (BadInput, KeyError):
+            times = []
         if len(times) < len(self.rows):
             print(f"{self.folder / 'metrics.csv'}: written anew from the checkpoint, without times", file=sys.stderr)
             times = [dict.fromkeys(TIME_COLUMNS, 0.0)] * len(self.rows)
@@ -556,11 +575,11 @@ class Run:
 
     def remaining_epochs(self) -> Iterator[int]:
         """The numbers of the epochs still to do, the one under way first."""
-        from tqdm import tqdm
+        from tqdm.auto import tqdm  # in a notebook, its own kind of bar
 
         done = self.epoch * self._updates + self.step
-        interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=self.epochs * self._updates, initial=done, unit="updates", disable=not interactive)
+        watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self._quiet
+        self._bar = tqdm(total=self.epochs * self._updates, initial=done, unit="updates", disable=not watched)
         Run.in_training = True
         self._since = time.perf_counter()
         try:
@@ -571,6 +590,7 @@ class Run:
         finally:
             Run.in_training = False
             self._bar.close()
+            self._bar = None
 
     def batches(self) -> Iterator[Tensor]:
         """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
@@ -644,8 +664,14 @@ class Run:
         line += f"  {row['images_per_second']:6.0f} images/s"
         line += "".join(f"  {name} {_short(value)}" for name, value in shown.items())
         warning = warn(self.rows)
-        self._bar.write(line + (f"  WARNING: {warning}" if warning else ""), file=sys.stdout)
-        sys.stdout.flush()
+        self.say(line + (f"  WARNING: {warning}" if warning else ""))
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one, or nothing if the run is to be quiet."""
+        if not self._quiet:
+            print_line = print if self._bar is None else self._bar.write
+            print_line(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def sparingly(self, draw: Callable[[], None]) -> None:
         """Draw something dear, like a plot: at the end of the run, and before that for at most 5 % of the time."""
@@ -667,11 +693,11 @@ class Run:
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
         write_json(self.folder / "report.json", numbers)
-        print(f"\n{self.title}, after {self.epoch} epochs")
+        self.say(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
             shown = f"{value:.{4 if abs(value) >= 0.01 else 6}f}" if isinstance(value, float) else value
-            print(f"  {name:<36} {shown}")
-        print(f"  folder: {self.folder}", flush=True)
+            self.say(f"  {name:<36} {shown}")
+        self.say(f"  folder: {self.folder}")
         return numbers
 
 
@@ -756,10 +782,16 @@ def _row(row: dict[str, float], number: int) -> dict[str, float]:
     return row
 
 
-def _read_times(path: Path) -> list[dict[str, float]]:
-    """The time columns of metrics.csv, row by row; none where the file is not there or not as a run writes it."""
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, none where there is no such file. Raises BadInput for a damaged one."""
+    if not path.exists():  # stopped within the first epoch
+        return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{name: float(row[name]) for name in TIME_COLUMNS} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError, KeyError, csv.Error):
-        return []  # the caller says that they are lost
+            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise BadInput(f"{path}: is damaged: {error}") from None
+
+
+def _number(text: str) -> float:
+    return int(text) if str(text).isdecimal() else float(text)

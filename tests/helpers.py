@@ -33,7 +33,7 @@ def rows_without_time(run_folder: Path) -> list[dict[str, str]]:
 
 
 def pictures(run_folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix in (".png", ".gif")}
+    return {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix in (".png", ".pdf", ".gif")}
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ def test_smoke_run_from_another_folder_writes_every_file(tmp_path, out):
     assert process.returncode == 0, process.stderr
     folder = out / "autoencoder" / "run-001"
     assert {path.name for path in folder.iterdir()} == {
-        "checkpoint.pt", "config.json", "curves.png", "epoch_000.png", "epoch_001.png", "epoch_002.png",
+        "checkpoint.pt", "config.json", "curves.pdf", "curves.png", "epoch_000.png", "epoch_001.png", "epoch_002.png",
         "extremes.png", "hidden_units.png", "metrics.csv", "range.png", "reals.png", "report.json", "training.gif",
     }  # fmt: skip
     header = (folder / "metrics.csv").read_text().splitlines()[0]

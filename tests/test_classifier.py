@@ -72,6 +72,10 @@ def test_another_training_set_gets_a_classifier_of_its_own(tmp_path):
     assert len(list((tmp_path / "classifiers").iterdir())) == 2
 
 
+def test_a_few_hundred_images_are_enough_to_tell_drawn_digits_apart(tmp_path):
+    assert Judge(drawn(train=256, test=128), tmp_path).accuracy > 0.95
+
+
 def test_training_the_classifier_twice_gives_the_same_bytes(tmp_path):
     data = drawn(train=512, test=16)
     for folder in "ab":

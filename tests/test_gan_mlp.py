@@ -146,7 +146,8 @@ def test_smoke_run_from_another_folder_writes_every_file(tmp_path, out):
     assert process.returncode == 0, process.stderr
     folder = out / "gan_mlp" / "run-001"
     assert {path.name for path in folder.iterdir()} == {
-        "checkpoint.pt", "config.json", "curves.png", "digits.png", "epoch_000.png", "epoch_001.png", "epoch_002.png",
+        "checkpoint.pt", "config.json", "curves.pdf", "curves.png", "digits.pdf", "digits.png",
+        "epoch_000.png", "epoch_001.png", "epoch_002.png",
         "interpolation.png", "metrics.csv", "neighbours.png", "reals.png", "report.json", "training.gif",
     }  # fmt: skip
     header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -1,8 +1,10 @@
 """InfoGAN from the shell: what a run writes, that it learns from its seed alone, stopping, going on, and bad input."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
+import io
 import itertools
 import json
 import math
@@ -24,7 +26,7 @@ from PIL import Image
 import common.run
 import infogan
 from common import BadInput, init
-from common.run import ROOT, Run, launch, parse
+from common.run import ASKED, ROOT, Run, launch, parse
 from infogan import Config, Discriminator, Generator
 from tests.helpers import CPU, command_line, pictures, rows_without_time, same, same_content, tensors
 
@@ -126,8 +128,9 @@ def finished(reference, out):
 
 def expected_files(epochs: int) -> set[str]:
     grids = {f"epoch_{epoch:03d}_{code}.png" for epoch in range(epochs + 1) for code in ("c1", "c2", "c3")}
-    figures = {"reals.png", "codes.png", "confusion.png", "curves.png", "training.gif"}
-    return grids | figures | {"config.json", "metrics.csv", "report.json", "explore.html", "checkpoint.pt"}
+    plots = {f"{name}.{kind}" for name in ("codes", "confusion", "curves") for kind in ("png", "pdf")}
+    figures = {"reals.png", "training.gif", "explore.html"} | plots
+    return grids | figures | {"config.json", "metrics.csv", "report.json", "checkpoint.pt"}
 
 
 def test_smoke_run_writes_every_file_and_no_other(smoke_run):
@@ -153,7 +156,7 @@ def test_smoke_run_prints_a_line_per_epoch_and_the_scorecard_and_no_bar(smoke_ru
 
 def test_smoke_run_explains_itself(smoke_run):
     stored = json.loads((smoke_run.folder / "config.json").read_text())
-    assert set(stored) >= {field.name for field in dataclasses.fields(Config)} - {"resume"}
+    assert set(stored) >= {field.name for field in dataclasses.fields(Config)} - set(ASKED)
     assert (stored["dataset"], stored["epochs"], stored["batch_size"]) == ("drawn", 2, 64)
     assert stored["device"] in ("cpu", "cuda", "mps")
     assert stored["precision"] in ("float32", "bfloat16")
@@ -419,7 +422,8 @@ def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, reference, out):
 
 @pytest.mark.usefixtures("on_tiny")
 def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, finished):
-    lost = ["explore.html", "codes.png", "confusion.png", "curves.png", "training.gif", "reals.png", "report.json"]
+    lost = [f"{name}.png" for name in ("codes", "confusion", "curves", "reals")]
+    lost += ["explore.html", "codes.pdf", "training.gif", "report.json"]
     for name in [*lost, *(f"epoch_{EPOCHS:03d}_{code}.png" for code in ("c1", "c2", "c3"))]:
         (finished / name).unlink()
     result = shell("--resume", finished)
@@ -659,15 +663,77 @@ def test_resuming_a_folder_that_is_no_run_is_bad_input(shell, tmp_path):
     assert_refused(shell("--resume", tmp_path), str(tmp_path / "config.json"))
 
 
-def test_help_explains_every_flag_with_its_comment(monkeypatch, shell):
-    monkeypatch.setenv("COLUMNS", "400")
+def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(shell):
     result = shell("--help")
     assert result.status == 0
+    assert max(map(len, result.out.splitlines())) <= 80
+    groups = re.findall(r"^(\w[\w ]+)$", result.out, re.M)
+    assert groups[-5:] == ["data", "latents and posterior", "optimisation", "machine", "output"]
+    joined = " ".join(result.out.split())
     for field in dataclasses.fields(Config):
-        line = next(line for line in result.out.splitlines() if flag(field.name) in line.split("(default")[0])
-        following = result.out.split(line, 1)[1].splitlines()[1]
-        explained = re.split(r"\s{2,}", line.strip("│ "))[1:] or [following]
-        assert re.search(r"[a-z]{2,} [a-z0-9]+", explained[0].split("(default")[0]), field.name
+        assert re.search(rf"{flag(field.name)} \S.*?[a-z]{{2,}} [a-z0-9]+", joined), field.name
+    for said in ("images per update [authors' code] (128)", "(0.0002)", "auto|float32|bfloat16", "(off)"):
+        assert said in joined
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("--epoch", "--epochs"),
+        ("--smoek", "--smoke"),
+        ("--batch_sizes=3", "--batch-size"),
+        ("--learning-rate", "--learning-rate-g"),
+        ("--no-learn-varianc", "--no-learn-variance"),
+    ],
+)
+def test_the_nearest_flag_is_suggested(shell, wrong, right):
+    assert_refused(shell(wrong, "3"), f"meant {right}")
+
+
+# The console ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_the_first_line_says_what_is_trained_on_what_and_how_long(shell, out):
+    result = shell(*flags_of(tiny_config(out, epochs=1)))
+    first = result.out.splitlines()[0]
+    for said in (
+        "infogan on drawn digits, not MNIST",
+        "epochs 1 to 1 of 2 updates on 128 images",
+        "device cpu",
+        "seed 0",
+    ):
+        assert said in first
+    assert "\x1b" not in result.out, "colour codes in a pipe"
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_a_quiet_run_prints_nothing_and_is_the_same_run(shell, reference, out):
+    result = shell(*flags_of(tiny_config(out)), "--quiet")
+    assert result == Shell(0, "", "")
+    assert_same_run(out / "infogan" / "run-001", reference)
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_a_quiet_run_may_go_on_aloud_and_reverse(shell, finished):
+    assert shell("--resume", finished, "--quiet") == Shell(0, "", "")
+    assert "accuracy" in shell("--resume", finished).out
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_a_call_from_python_returns_the_report_and_leaves_signals_and_command_line_alone(out, monkeypatch):
+    """As a notebook does it: `sys.argv` is the kernel's, the bar is shown though there is no terminal."""
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    bar = io.StringIO()
+    with contextlib.redirect_stderr(bar):
+        report = infogan.main(tiny_config(out, epochs=1))
+    folder = out / "infogan" / "run-001"
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert json.loads((folder / "config.json").read_text())["command"] is None
+    assert "2/2" in bar.getvalue()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_flags_become_fields_of_their_type():
