@@ -575,16 +575,19 @@ def epoch_row(mean: dict[str, float]) -> dict[str, float]:
     }
 
 
+PER_CATEGORY = 200  # images that say what a code does
+
+
 @torch.no_grad()
 def measure_codes(generator: Generator, noise_size: int, device: torch.device) -> dict[str, float | str]:
     """What c2 and c3 do to drawn images: Spearman's rank correlation of each with slant and with stroke thickness.
 
-    Each code is drawn from its prior with the other code and the noise, 200 images per category; the correlation is
-    taken within a category and averaged over the ten, with its sign, so a code that slants half of the digits to the
-    left and half to the right counts as nothing.
+    Each code is drawn from its prior with the other code and the noise, for PER_CATEGORY images of each category; the
+    correlation is taken within a category and averaged over the ten, with its sign, so a code that slants half of the
+    digits to the left and half to the right counts as nothing.
     """
-    latent = draw_latent(200 * CATEGORIES, noise_size, torch.Generator(device).manual_seed(0))
-    latent = latent._replace(category=torch.arange(CATEGORIES, device=device).repeat_interleave(200))
+    latent = draw_latent(PER_CATEGORY * CATEGORIES, noise_size, torch.Generator(device).manual_seed(0))
+    latent = latent._replace(category=torch.arange(CATEGORIES, device=device).repeat_interleave(PER_CATEGORY))
     x = draw_images(generator, latent)
     numbers = {}
     for column, code in enumerate(("c2", "c3")):
@@ -592,7 +595,7 @@ def measure_codes(generator: Generator, noise_size: int, device: torch.device) -
         for name, values in (("slant", metrics.slant(x)), ("thickness", metrics.thickness(x))):
             within = [
                 metrics.rank_correlation(latent.continuous[rows, column], values[rows])
-                for rows in torch.arange(len(x)).split(200)
+                for rows in torch.arange(len(x)).split(PER_CATEGORY)
             ]
             found[name] = sum(within) / CATEGORIES
             numbers[f"{code}_{name}_rank_correlation"] = found[name]

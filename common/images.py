@@ -197,6 +197,7 @@ def save_figure(path: Path, figure: "Figure") -> None:
     are equal bytes."""
     with whole_file(path) as scratch:
         figure.savefig(scratch, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # everything has found its place, which takes as long as drawing it
     with whole_file(path.with_suffix(".pdf")) as scratch:
         figure.savefig(scratch, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
 

@@ -56,7 +56,8 @@ def tiny() -> Dataset:
 
 @pytest.fixture
 def on_tiny(monkeypatch, tiny):
-    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch."""
+    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, and looks at few images of its own."""
+    monkeypatch.setattr(infogan, "PER_CATEGORY", 20)
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: tiny)
 
 
