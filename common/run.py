@@ -131,8 +131,8 @@ def check_fields(config: Any, **limits: tuple[float, float]) -> None:
         if field.type in kinds and type(value) not in kinds[field.type]:
             raise BadInput(f"{name} must be of type {field.type.__name__}, not {value!r}")
         low, high = {**shared, **limits}.get(field.name, (-math.inf, math.inf))
-        if field.type in (int, float) and not (math.isfinite(value) and low <= value <= high):
-            raise BadInput(f"{name} must be at least {low:g} and at most {high:g}, not {value}")
+        if field.type in (int, float) and not low <= value <= high:  # false for NaN, whatever the limits
+            raise BadInput(f"{name} must be at least {low:g} and at most {high:g}, not {str(value)[:40]}")
 
 
 def check_batch_size(config: Any, images: int) -> None:
@@ -376,7 +376,7 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
         default, value = fields[name].default, stored[name]
         if isinstance(default, Path):
             continue
-        if isinstance(default, float) and type(value) is int:
+        if isinstance(default, float) and type(value) is int and abs(value) < 2**53:
             value = float(value)
         if isinstance(default, tuple) and isinstance(value, list) and all(type(item) is int for item in value):
             value = tuple(value)

@@ -22,12 +22,13 @@ from pathlib import Path
 import scipy.optimize  # what a run imports only when it needs it
 import scipy.stats  # noqa: F401
 import torch
-import torch._dynamo  # noqa: F401
+import torch._dynamo
 import tqdm  # noqa: F401
 import tyro  # noqa: F401
 from matplotlib.figure import Figure
 
 import autoencoder
+import common.classifier
 import common.run
 import gan_mlp
 import infogan
@@ -129,7 +130,9 @@ def _run(connection: Connection, script: str, flags: list[str], harm: Harm | Non
             },
         )
         module.PER_CATEGORY = 5
+    # What takes most of the time of such a run, and is beside the point here:
     images.save_figure = _save_numbers
+    common.classifier._train = lambda *_: None
     sys.argv = [str(ROOT / f"{script}.py"), *flags]
     sys.stdout, sys.stderr = _Said(connection, 1), _Said(connection, 2)
     if terminal:
@@ -149,7 +152,7 @@ def _run(connection: Connection, script: str, flags: list[str], harm: Harm | Non
 
 
 def _save_numbers(path: Path, figure: Figure) -> None:
-    """What a plot shows, for matplotlib would take most of the time of such a run to draw it."""
+    """What a plot shows, without drawing it."""
     shown = [line.get_xydata().tolist() for axes in figure.axes for line in axes.lines]
     for kind in (".png", ".pdf"):
         with common.run.whole_file(path.with_suffix(kind)) as scratch:

@@ -11,7 +11,7 @@ from torch import nn
 
 import autoencoder
 from autoencoder import Autoencoder, Config, reconstruction_loss
-from common import BadInput, Stopped, init, metrics
+from common import init, metrics
 from common.data import drawn
 from tests.helpers import (
     FLOAT32,
@@ -20,7 +20,6 @@ from tests.helpers import (
     pictures,
     rows_without_time,
     run_script,
-    same_content,
     tensors,
 )
 
@@ -138,28 +137,6 @@ def test_same_seed_same_bytes(small):
     assert (runs[0] / "checkpoint.pt").read_bytes() != (runs[2] / "checkpoint.pt").read_bytes()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_stopped_run_ends_with_the_bytes_of_one_that_never_stopped(small, monkeypatch, optimizer):
-    small = dataclasses.replace(small, optimizer=optimizer)
-    autoencoder.main(small)
-    whole = small.out / "autoencoder" / "run-001"
-    update, done = autoencoder.update, []
-
-    def interrupted(*arguments):
-        done.append(None)
-        monkeypatch.setattr("common.run._stop_asked", len(done) == 11)  # within the second epoch
-        return update(*arguments)
-
-    monkeypatch.setattr(autoencoder, "update", interrupted)
-    with pytest.raises(Stopped, match="--resume"):
-        autoencoder.main(small)
-    resumed = small.out / "autoencoder" / "run-002"
-    autoencoder.main(dataclasses.replace(small, resume=resumed))
-    assert same_content(whole, resumed)
-    assert rows_without_time(whole) == rows_without_time(resumed)
-    assert pictures(whole) == pictures(resumed)
-
-
 def test_load_encodes_and_decodes(small):
     autoencoder.main(small)
     model = autoencoder.load(small.out / "autoencoder" / "run-001")
@@ -187,15 +164,6 @@ def test_sweep_trains_every_width_and_draws_it(small, monkeypatch):
     assert [row["hidden"] for row in rows] == ["3", "7"]
     assert result == {f"test_mse_{row['hidden']}": float(row["test_mse"]) for row in rows}
     assert (folder / "sweep.png").stat().st_size > 5_000
-
-
-@pytest.mark.parametrize(
-    "change", [{"hidden": 0}, {"learning_rate": math.inf}, {"hidden_bias": math.nan}, {"epochs": 0}]
-)
-def test_a_field_out_of_range_is_refused_before_anything_is_written(small, change):
-    with pytest.raises(BadInput, match="--" + next(iter(change)).replace("_", "-")):
-        autoencoder.main(dataclasses.replace(small, **change))
-    assert not small.out.exists()
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ FLAGS = [
     (["--batch-size", "513"], "larger than the training set of 512 images"),
     (["--batch-size", "73"], "BatchNorm"),  # 512 = 7 * 73 + 1
     (["--batch-size", "1" + "0" * 30], "--batch-size"),
+    (["--batch-size", "1" + "0" * 400], "--batch-size"),
     (["--seed", "-1"], "--seed"),
     (["--seed", "4294967296"], "--seed"),
     (["--seed", "1e3"], "--seed"),
@@ -345,6 +346,16 @@ RESUMED: dict[str, tuple[Callable[[Path, str, Callable], object], str]] = {
     ),
     "an epoch below 0": (lambda run, *_: content(run, lambda saved: saved | {"epoch": -1}), "checkpoint.pt"),
     "a step beyond the epoch": (lambda run, *_: content(run, lambda saved: saved | {"step": 99}), "checkpoint.pt"),
+    "no random state": (
+        lambda run, *_: content(run, lambda saved: saved | {"torch_random_state": None}),
+        "checkpoint.pt",
+    ),
+    "a random state of another size": (
+        lambda run, *_: content(run, lambda saved: saved | {"torch_random_state": torch.zeros(9, dtype=torch.uint8)}),
+        "checkpoint.pt",
+    ),
+    "an epoch that is text": (lambda run, *_: content(run, lambda saved: saved | {"epoch": "one"}), "checkpoint.pt"),
+    "an endless epoch": (lambda run, *_: content(run, lambda saved: saved | {"epoch": float("inf")}), "checkpoint.pt"),
     "rows of other epochs": (
         lambda run, *_: content(run, lambda saved: saved | {"rows": saved["rows"] * 2}),
         "checkpoint.pt",

@@ -223,18 +223,25 @@ def test_a_full_disk_is_one_line_and_with_space_the_run_goes_on(whole, out, scri
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
-    ("value", "update", "named"),
-    [(math.nan, UPDATES + 1, r"\w+ is nan"), (math.inf, 2 * UPDATES, r"\w+\.[\w.]+ is not finite")],
-    ids=["a loss", "a weight after the last loss of the epoch"],
+    ("value", "update", "epoch", "named"),
+    [
+        (math.nan, 1, 1, r"\w+ is nan"),
+        (math.nan, UPDATES + 1, 2, r"\w+ is nan"),
+        (math.inf, 2 * UPDATES, 2, r"\w+\.[\w.]+ is not finite"),
+    ],
+    ids=["a loss of the first epoch", "a loss of the second", "a weight after the last loss of an epoch"],
 )
-def test_what_is_no_number_stops_the_run_within_the_epoch(whole, out, script, value, update, named):
+def test_what_is_no_number_stops_the_run_within_the_epoch(whole, out, script, value, update, epoch, named):
     status, said, err = Child(script, *flags_of(script, out), harm=PoisonAt(value, update)).finish()
     folder = run_folder(script, out)
     assert status == 1, said
     assert err.count("\n") == 1
-    assert re.search(f"epoch 2: {named}; checkpoint.pt in {re.escape(str(folder))} is the last good one", err), err
-    assert checkpoint(folder)["epoch"] == 1
+    assert re.search(f"epoch {epoch}: {named}; checkpoint.pt in {re.escape(str(folder))} is the last good one", err), (
+        err
+    )
+    assert checkpoint(folder)["epoch"] == epoch - 1
     assert not (folder / "report.json").exists()
+    assert (folder / "epoch_000_c1.png" if script == "infogan" else folder / "epoch_000.png").exists()
     status, _, err = Child(script, *go_on(folder)).finish()  # without what made it sick
     assert status == 0, err
     assert_same_run(folder, whole(script)[0])
