@@ -6,7 +6,6 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 
 import hashlib
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -147,7 +146,7 @@ def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] =
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(path, {"classifier": classifier.state_dict()})
         except OSError as error:
-            print(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time", file=sys.stderr)
+            say(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time")
     return classifier.eval().requires_grad_(False)
 
 

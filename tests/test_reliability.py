@@ -21,6 +21,10 @@ from tests.helpers import pictures, rows_without_time, same_content
 SCRIPTS = ("autoencoder", "gan_mlp", "infogan")
 # Of the files that a run writes, every so-many-th meets harm: all of them in one script would take minutes.
 STRIDE = {"autoencoder": 3, "gan_mlp": 5, "infogan": 10}
+EACH = pytest.mark.parametrize("script", SCRIPTS)
+EACH_AT_LENGTH = pytest.mark.parametrize(
+    "script", ["autoencoder", "gan_mlp", pytest.param("infogan", marks=pytest.mark.slow)]
+)
 
 
 def flags_of(script: str, out: Path, *more: object) -> list[str]:
@@ -70,7 +74,7 @@ def checkpoint(folder: Path) -> dict:
 # Stopping and going on ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH
 @pytest.mark.parametrize(
     ("number", "update"),
     [(signal.SIGINT, 1), (signal.SIGTERM, UPDATES), (signal.SIGTERM, UPDATES * EPOCHS)],
@@ -91,7 +95,7 @@ def test_a_signal_loses_no_update_and_the_printed_command_ends_with_the_same_byt
     assert_same_run(folder, whole(script)[0])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH_AT_LENGTH
 def test_sigterm_while_any_file_is_written_loses_nothing(whole, out, script):
     """Before training it ends the run at once, within training after the epoch; the files of the end are made anew."""
     expected, _ = whole(script)
@@ -113,7 +117,7 @@ def test_sigterm_while_any_file_is_written_loses_nothing(whole, out, script):
     assert n > 10
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH_AT_LENGTH
 def test_kill_9_at_twenty_moments_costs_at_most_the_epoch_under_way(whole, out, script):
     """Ten at random times, ten with a file half-written: a checkpoint, a picture, whichever it is."""
     expected, seconds = whole(script)
@@ -154,7 +158,7 @@ def test_kill_9_at_twenty_moments_costs_at_most_the_epoch_under_way(whole, out, 
     assert_same_run(folder, expected)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH
 def test_a_run_goes_on_elsewhere_in_another_precision_and_further(whole, out, script, tmp_path):
     """What resuming needs is in the run folder, wherever that is."""
     moved = tmp_path / "moved" / "outputs" / script / "run-001"
@@ -194,7 +198,7 @@ def test_twenty_runs_started_at_once_get_twenty_folders(whole, out):
         assert_same_run(folder, whole("autoencoder")[0])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH_AT_LENGTH
 def test_a_full_disk_is_one_line_and_with_space_the_run_goes_on(whole, out, script):
     """From file number n on no file can grow, be it a checkpoint, a picture or the report."""
     expected, _ = whole(script)
@@ -221,7 +225,7 @@ def test_a_full_disk_is_one_line_and_with_space_the_run_goes_on(whole, out, scri
 # Sick runs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH
 @pytest.mark.parametrize(
     ("value", "update", "epoch", "named"),
     [
@@ -274,7 +278,7 @@ def test_what_counts_as_collapsed():
 # The same seed -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@EACH
 def test_a_terminal_changes_no_byte(whole, out, script):
     status, _, err = Child(script, *flags_of(script, out), terminal=True).finish()
     assert status == 0

@@ -44,8 +44,12 @@ def assert_equal(ours, theirs):
 
 
 def test_infogan_and_its_textbook_reach_the_same_losses(reals):
-    (generator, discriminator), update = script_side("infogan", 3, "float32")
+    """With a tenth of the step sizes: at the full ones Adam's first steps, which know little more of a gradient than its
+    sign, let the last bits in which two memory layouts differ grow twentyfold with every update."""
+    small = {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}
+    (generator, discriminator), update = script_side("infogan", 3, "float32", **small)
     textbook = TextbookInfoGAN()
+    textbook.optimizer_d.param_groups[0]["lr"], textbook.optimizer_g.param_groups[0]["lr"] = small.values()
     give(generator, textbook.generator)
     give(discriminator, textbook.discriminator)
     assert_equal(losses(update, reals, 3), losses(textbook.update, reals, 3))
