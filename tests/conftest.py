@@ -1,11 +1,16 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Two tests at a time on two cores: threads of their own would wait for each other, spinning. Before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import infogan
 from common.data import Dataset, drawn, load_dataset

@@ -44,8 +44,8 @@ def assert_equal(ours, theirs):
 
 
 def test_infogan_and_its_textbook_reach_the_same_losses(reals):
-    """With a tenth of the step sizes: at the full ones Adam's first steps, which know little more of a gradient than its
-    sign, let the last bits in which two memory layouts differ grow twentyfold with every update."""
+    """With a tenth of the step sizes: at the full ones Adam's first steps, which know little more of a gradient than
+    its sign, let the last bits in which two memory layouts differ grow twentyfold with every update."""
     small = {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}
     (generator, discriminator), update = script_side("infogan", 3, "float32", **small)
     textbook = TextbookInfoGAN()
