@@ -235,7 +235,7 @@ def test_images_of_double_or_half_precision_are_read(model):
         torch.full((2, 1, 28, 28), -0.01),
         torch.full((2, 1, 28, 28), math.nan),
         torch.full((2, 1, 28, 28), math.inf),
-        torch.rand(2, 1, 28, 28) * 255,
+        torch.full((2, 1, 28, 28), 255.0),
     ],
     ids=lambda images: f"{tuple(images.shape)} {images.dtype} {images.flatten()[0]}",
 )
