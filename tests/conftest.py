@@ -61,7 +61,9 @@ def tiny() -> Dataset:
 
 @pytest.fixture
 def on_tiny(monkeypatch, tiny):
-    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, and looks at few images of its own."""
+    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, looks at few images of its own, and has them judged
+    by an untrained classifier."""
+    monkeypatch.setattr("common.classifier._train", lambda *_: None)
     monkeypatch.setattr(infogan, "PER_CATEGORY", 20)
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: tiny)
 

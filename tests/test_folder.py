@@ -16,7 +16,7 @@ import infogan
 from common import BadInput
 from common.data import CLASSES, check_dataset, drawn, load_dataset
 from common.folder import load_folder, read_image
-from common.run import parse
+from common.run import Run, parse
 from tests.helpers import run_script
 from tests.test_data import idx_bytes
 
@@ -214,9 +214,8 @@ def test_the_nearest_name_is_suggested():
 
 @pytest.fixture
 def run(tmp_path, out, monkeypatch):
-    """Call a script's main with few samples and return the folder of the run."""
-    monkeypatch.setattr(infogan, "SAMPLES", 200)
-    monkeypatch.setattr(gan_mlp, "SAMPLES", 200)
+    """Call a script's main, which looks at few images of its own, and return the folder of the run."""
+    monkeypatch.setattr(infogan, "PER_CATEGORY", 20)
 
     def call(script: str, dataset: object, **fields: object):
         module = SCRIPTS[script]
@@ -261,13 +260,16 @@ def test_a_run_on_three_classes_is_measured_against_three(run, classes, script):
         assert [name for name in header(folder) if name.startswith("digit_")] == ["digit_0", "digit_1", "digit_2"]
 
 
-def test_a_run_on_a_folder_goes_on_from_another_place(run, loose, monkeypatch):
+def test_a_run_on_a_folder_goes_on_from_another_place_if_the_folder_is_given_again(run, loose, monkeypatch):
+    """A run folder may come from a stranger, so the path that it names is not followed."""
     monkeypatch.chdir(loose.parent)
     folder = run("autoencoder", loose.name)
     monkeypatch.chdir(loose)
-    config = parse(autoencoder.Config, ["--resume", str(folder), "--epochs", "2"])
-    assert config.dataset == str(loose)
-    autoencoder.main(config)
+    flags = ["--resume", str(folder), "--epochs", "2"]
+    with pytest.raises(BadInput, match=f"add --dataset '{loose}'"):
+        parse(autoencoder.Config, flags)
+    assert f"--dataset '{loose}'" in Run.go_on
+    autoencoder.main(parse(autoencoder.Config, [*flags, "--dataset", str(loose)]))
     assert json.loads((folder / "report.json").read_text())["epochs"] == 2
 
 

@@ -110,6 +110,7 @@ def reference(tmp_path_factory, tiny):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infogan, "load_dataset", lambda *_: tiny)
         patch.setattr(infogan, "PER_CATEGORY", 20)
+        patch.setattr("common.classifier._train", lambda *_: None)
         infogan.main(tiny_config(base / "outputs"))
     yield base / "outputs" / "infogan" / "run-001"
     shutil.rmtree(base)
