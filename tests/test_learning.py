@@ -23,8 +23,9 @@ def upright_digits(train: int, test: int) -> Dataset:
 
 @pytest.mark.slow
 def test_a_minute_of_training_makes_c1_the_digit(out, monkeypatch):
-    """400 updates reach 2.2 nats and an accuracy of 0.85 to 0.98 over three seeds. Without the information term it is
-    0.0 nats, 0.5, and less than nothing on c2 and c3."""
+    """400 updates of 64 images reached 2.16 nats and an accuracy of 0.80 on this seed, as many of 128 images 2.2 nats
+    and 0.85 to 0.98 over three seeds. Without the information term it is 0.0 nats, 0.5, and less than nothing on c2 and
+    c3."""
     data = upright_digits(train=6_400, test=1_000)
     assert (len(data.train_images), len(data.test_images)) == (6_400, 1_000)
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: data)
