@@ -54,7 +54,7 @@ class Config:
     dataset: str = "auto"  # mnist, fashion, kmnist, drawn, or a folder of images; auto: MNIST if it can be had
     data_dir: Path = ROOT / "data"  # where MNIST/raw is or will be, FashionMNIST/raw, KMNIST/raw
     # network
-    hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with [textbook]
+    hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with, below 784 [textbook]
     hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: see README]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
@@ -76,7 +76,9 @@ class Config:
 
     def __post_init__(self):
         """Raises BadInput for a field of another type or out of range."""
-        check_fields(self, hidden=(1, 10_000), hidden_bias=(-100, 100), learning_rate=(0, 1), learning_rate_sgd=(0, 1))
+        check_fields(
+            self, hidden=(1, PIXELS - 1), hidden_bias=(-100, 100), learning_rate=(0, 1), learning_rate_sgd=(0, 1)
+        )
 
 
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]

@@ -696,7 +696,7 @@ class Run:
         self.say(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
             shown = f"{value:.{4 if abs(value) >= 0.01 else 6}f}" if isinstance(value, float) else value
-            self.say(f"  {name:<36} {shown}")
+            self.say(f"  {name:<36} {'none' if shown is None else shown}")
         self.say(f"  folder: {self.folder}")
         return numbers
 

@@ -61,7 +61,7 @@ def tiny() -> Dataset:
 
 @pytest.fixture
 def on_tiny(monkeypatch, tiny):
-    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, looks at few images of its own and has an untrained
+    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, looks at few images and has an untrained
     classifier judge them."""
     monkeypatch.setattr("common.classifier._train", lambda *_: None)
     monkeypatch.setattr(infogan, "PER_CATEGORY", 20)

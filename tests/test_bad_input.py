@@ -56,7 +56,7 @@ FLAGS = [
 ]
 OWN_FLAGS = {
     "autoencoder": [
-        *(["--hidden", value] for value in ("0", "-1", "1.5", "1000000", "nan")),
+        *(["--hidden", value] for value in ("0", "-1", "1.5", "784", "1000000", "nan")),
         *(["--learning-rate", value] for value in ("-1", "nan", "inf", "1.5", "fast")),
         *(["--learning-rate-sgd", value] for value in ("-1", "nan", "-inf")),
         ["--hidden-bias", "nan"],
