@@ -672,6 +672,8 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
                 "accuracy of c1 on test images": ["accuracy"],
                 "losses [nats]": ["loss_d", "loss_g"],
                 "mean probability of being real": ["d_real", "d_fake"],
+                "information that a moved copy shares [nats]": ["c1_shared_nats"],
+                "images that keep c1 when moved": ["c1_kept"],
             },
             limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
         )

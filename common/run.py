@@ -540,6 +540,8 @@ class Run:
             left_over.unlink()
         if not self._resumes:
             self.save()
+        elif self.rows:
+            self._write_metrics()  # a killed run may have left a row more there than its checkpoint has
         write_json(self.folder / "config.json", self._config_json)
         Run.go_on = f"; go on with: {self._resume_command}"
 
@@ -651,13 +653,7 @@ class Run:
         self.rows.append({**row, **measured})
         self._since, self._images = now, 0
         self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
-        with (
-            whole_file(self.folder / "metrics.csv") as scratch,
-            scratch.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        self._write_metrics()
         self.save()
         shown = {name: value for name, value in measured.items() if name not in unshown}
         line = f"epoch {self.epoch:{len(str(self.epochs))}d}/{self.epochs}  {row['seconds']:6.1f} s"
@@ -665,6 +661,13 @@ class Run:
         line += "".join(f"  {name} {_short(value)}" for name, value in shown.items())
         warning = warn(self.rows)
         self.say(line + (f"  WARNING: {warning}" if warning else ""))
+
+    def _write_metrics(self) -> None:
+        path = self.folder / "metrics.csv"
+        with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one, or nothing if the run is to be quiet."""

