@@ -168,6 +168,18 @@ def _forward(master: int, connection: Connection) -> None:
 # Harm, to be called within a child ---------------------------------------------------------------------------------
 
 
+def _after_update(n: int, do: Callable[[Run], object]) -> None:
+    """Have `do` called with the run after update number `n`, from 1."""
+    add, count = Run.add, itertools.count(1)
+
+    def added(run: Run, **quantities: torch.Tensor) -> None:
+        add(run, **quantities)
+        if next(count) == n:
+            do(run)
+
+    Run.add = added
+
+
 class SignalAt:
     """Send this process a signal in update number `n`, from 1."""
 
@@ -175,14 +187,7 @@ class SignalAt:
         self.number, self.n = number, n
 
     def __call__(self) -> None:
-        add, count = Run.add, itertools.count(1)
-
-        def added(run: Run, **quantities: torch.Tensor) -> None:
-            add(run, **quantities)
-            if next(count) == self.n:
-                os.kill(os.getpid(), self.number)
-
-        Run.add = added
+        _after_update(self.n, lambda run: os.kill(os.getpid(), self.number))
 
 
 class PoisonAt:
@@ -192,16 +197,12 @@ class PoisonAt:
         self.value, self.n = value, n
 
     def __call__(self) -> None:
-        add, count = Run.add, itertools.count(1)
+        _after_update(self.n, self._poison)
 
-        def added(run: Run, **quantities: torch.Tensor) -> None:
-            add(run, **quantities)
-            if next(count) == self.n:
-                network = next(part for part in run._parts.values() if isinstance(part, torch.nn.Module))
-                with torch.no_grad():
-                    next(network.parameters()).view(-1)[0] = self.value
-
-        Run.add = added
+    def _poison(self, run: Run) -> None:
+        network = next(part for part in run._parts.values() if isinstance(part, torch.nn.Module))
+        with torch.no_grad():
+            next(network.parameters()).view(-1)[0] = self.value
 
 
 class HarmFile:
