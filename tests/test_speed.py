@@ -165,7 +165,7 @@ print(json.dumps(seen))
 """
 LONG = [
     ("autoencoder", 500, []),
-    ("gan_mlp", 500, ["--widths-g", "32", "48", "--widths-d", "48", "32", "--batch-size", "256"]),
+    ("gan_mlp", 100, ["--widths-g", "32", "48", "--widths-d", "48", "32", "--batch-size", "256"]),
     ("infogan", 50, ["--batch-size", "16"]),
 ]
 
