@@ -19,8 +19,8 @@ from tests.children import EPOCHS, OWN, SMALL, UPDATES, Child, HarmFile, PoisonA
 from tests.helpers import pictures, rows_without_time, same_content
 
 SCRIPTS = ("autoencoder", "gan_mlp", "infogan")
-# Of the files that a run writes, every so-many-th meets harm: all of them in one script would take minutes.
-STRIDE = {"autoencoder": 3, "gan_mlp": 5, "infogan": 10}
+# Of the files that a run writes, every so-many-th meets harm, a checkpoint among them: all would take minutes.
+STRIDE = {"autoencoder": 4, "gan_mlp": 5, "infogan": 11}
 EACH = pytest.mark.parametrize("script", SCRIPTS)
 EACH_AT_LENGTH = pytest.mark.parametrize(
     "script", ["autoencoder", "gan_mlp", pytest.param("infogan", marks=pytest.mark.slow)]
