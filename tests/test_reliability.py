@@ -1,6 +1,7 @@
 """What a run promises when it is stopped, killed, starved of space or fed with what is no number. Nothing is mocked:
 the scripts run in processes of their own, which get real signals and real limits."""
 
+import errno
 import json
 import math
 import random
@@ -8,6 +9,8 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 import torch
 
 from common.classifier import SHARES, collapse
+from common.run import ROOT
 from tests.children import EPOCHS, OWN, SMALL, UPDATES, Child, HarmFile, PoisonAt, SignalAt
 from tests.helpers import pictures, rows_without_time, same_content
 
@@ -220,6 +224,28 @@ def test_a_full_disk_is_one_line_and_with_space_the_run_goes_on(whole, out, scri
             assert_same_run(folder, expected)
         shutil.rmtree(place.parent)
     assert n > 10
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from common.run import write_tensors
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+try:
+    write_tensors(Path(sys.argv[1]), {"weight": torch.zeros(1_000_000)})
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+def test_a_disk_that_fills_up_within_a_tensor_is_an_error_of_the_file(tmp_path):
+    """There torch.save raises an error of its own, not the disk's."""
+    path = tmp_path / "checkpoint.pt"
+    call = [sys.executable, "-c", FULL, str(path)]
+    process = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert process.stdout == f"{errno.EFBIG} {path}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 # Sick runs ---------------------------------------------------------------------------------------------------------
