@@ -303,6 +303,9 @@ class _Captured:
 # Files ---------------------------------------------------------------------------------------------------------
 
 
+PARTIAL = ".partial"  # how the names of files end that a killed process left half-written
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; it takes the real name when it is complete, or vanishes.
@@ -317,9 +320,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
     finally:
         scratch.unlink(missing_ok=True)
-
-
-PARTIAL = ".partial"  # how the names of files end that a killed process left half-written
 
 
 def write_tensors(path: Path, content: dict) -> None:
@@ -531,7 +531,7 @@ class Run:
         """
         self._parts = parts
         if self._resumes:
-            self._restore(self.folder / "checkpoint.pt")
+            self._take_up(self.folder / "checkpoint.pt")
         how = ", ".join(f"{name} {self._config_json[name]}" for name in ("device", "precision", "seed"))
         left = f"epochs {self.epoch + 1} to {self.epochs} of {self._updates} updates on {self._n:,} images"
         self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, drawn again'}, {how}")
@@ -545,7 +545,7 @@ class Run:
         write_json(self.folder / "config.json", self._config_json)
         Run.go_on = f"; go on with: {self._resume_command}"
 
-    def _restore(self, path: Path) -> None:
+    def _take_up(self, path: Path) -> None:
         networks = {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}
         content = read_tensors(path, **networks)
         try:
