@@ -13,17 +13,18 @@ share (see `discriminator_step`), and the continuous codes weigh as much as the 
 fact, to say how well c1 agrees with the digits.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import BadInput, explorer, images, init, metrics
+from common import BadInput, explorer, guide, images, init, metrics
 from common.classifier import Judge, collapse
 from common.compare import compare
 from common.data import DIGITS, Dataset, checked, load_dataset, to_float
@@ -42,9 +43,11 @@ from common.run import (
     mixed_precision,
     read_config,
     read_tensors,
+    set_learning_rate,
 )
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
+SMOKE_UPDATES = 10  # of the guide in a smoke run
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 
 
@@ -57,14 +60,16 @@ class Config:
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 12  # passes over the training images [measured: see README]
+    epochs: int = 3  # passes over the training images [measured: see README]
     batch_size: int = 128  # images per update [authors' code]
-    learning_rate_d: float = 2e-4  # Adam step size of D and Q [paper C.1]
+    learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured: see README]
     learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]
+    decay_from: float = 0.4  # share of the updates after which both step sizes fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q fitted but unseen by G [authors' code]
     continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
-    invariance_weight: float = 0.0  # beyond the paper: weight of the information that c1 keeps when an image is moved
+    guide_weight: float = 1.0  # beyond the paper: weight of the codes that the guide reads from real images; 0: none
+    average: float = 0.999  # decay of the running average of G's weights that images are drawn from; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
     # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda if there, then mps, else cpu
@@ -74,7 +79,18 @@ class Config:
     resume: Path | None = None  # run folder to go on with, or to draw again
     compare: tuple[Path, ...] = ()  # run folders to show side by side, with what they differ in; trains nothing
     quiet: bool = False  # no bar and no line on the console, but for warnings and errors
+    paper: bool = False  # the paper's recipe alone: no guide, its step sizes throughout, no average, 12 epochs
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
+
+    # What `--paper` means; a flag given beside it still counts. From Python: Config(**Config.PAPER).
+    PAPER: ClassVar[dict] = {
+        "epochs": 12,
+        "learning_rate_d": 2e-4,
+        "decay_from": 1.0,
+        "guide_weight": 0.0,
+        "average": 0.0,
+        "paper": True,
+    }
 
     def __post_init__(self):
         """Raises BadInput for a field of another type or out of range."""
@@ -86,8 +102,15 @@ class Config:
             beta1=(0, 0.9999),
             info_weight=(0, 1000),
             continuous_weight=(0, 1000),
-            invariance_weight=(0, 1000),
+            decay_from=(0, 1),
+            guide_weight=(0, 1000),
+            average=(0, 0.99999),
         )
+
+    @property
+    def guided(self) -> bool:
+        """Whether codes of real images are read first. A plain GAN has no use for them."""
+        return self.guide_weight > 0 and self.info_weight > 0
 
 
 # Losses: pure functions of raw network outputs, in nats ----------------------------------------------------------
@@ -139,16 +162,6 @@ def gaussian_information(squared_error: float) -> float:
     but a bound that never rises above ln 2 - ln(2 pi) / 2 = -0.226 nats, however well Q reads the code.
     """
     return math.log(2) - 0.5 * math.log(2 * math.pi * math.e * max(squared_error, 1e-12))
-
-
-def shared_information(p: Tensor, q: Tensor) -> Tensor:
-    """I(c1; c1') of n pairs with probabilities p and q, (n, 10) each, in nats: 0 where one says nothing of the other,
-    ln 10 where both name the same of ten equally frequent categories, whichever [Ji et al. 2019, arXiv:1807.06653].
-    """
-    joint = p.T @ q / len(p)
-    joint = ((joint + joint.T) / 2).clamp(min=1e-8)  # either image may come first
-    marginal = joint.sum(dim=0)
-    return (joint * (joint.log() - marginal.log() - marginal.log()[:, None])).sum()
 
 
 # Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
@@ -258,20 +271,6 @@ def draw_latent(n: int, noise_size: int, random: torch.Generator) -> Latent:
     return Latent(noise, category, continuous)
 
 
-def transformed(x: Tensor, random: torch.Generator) -> Tensor:
-    """Images (n, 1, 28, 28), each turned by up to 15 degrees, sheared by up to 0.3, scaled by up to 15 %, shifted by up
-    to 10 % of its width, all uniformly: changes after which a digit is the same digit."""
-
-    def uniform(most: float) -> Tensor:
-        return (torch.rand(len(x), generator=random, device=x.device) * 2 - 1) * most
-
-    angle, shear, scale = uniform(math.radians(15)), uniform(0.3), 1 + uniform(0.15)
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    rows = torch.stack((cos, shear * cos - sin, uniform(0.2))), torch.stack((sin, cos + shear * sin, uniform(0.2)))
-    places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
-    return F.grid_sample(x, places, align_corners=False)
-
-
 class Codes(NamedTuple):
     """What Q reads from images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
 
@@ -281,7 +280,7 @@ class Codes(NamedTuple):
 
 
 class Model:
-    """A trained InfoGAN: draws images from codes and reads codes from images, in eval mode, on the CPU.
+    """A trained InfoGAN: draws images from codes (by the averaged G) and reads codes from images, in eval mode, on the CPU.
 
     `digit_of_category` (10,) says which class each category of c1 matches.
     """
@@ -358,7 +357,7 @@ def load(run_folder: str | Path) -> Model:
     config = read_config(folder, Config)
     with torch.device("meta"):  # shapes without memory: the file must fit before anything is made from it
         generator, discriminator = Generator(config.noise_size), Discriminator(config.learn_variance)
-    checkpoint = read_tensors(folder / "checkpoint.pt", generator=generator, discriminator=discriminator)
+    checkpoint = read_tensors(folder / "checkpoint.pt", averaged=generator, discriminator=discriminator)
     digit_of_category = checkpoint.get("digit_of_category")
     if not (
         isinstance(digit_of_category, Tensor)
@@ -376,7 +375,7 @@ def discriminator_step(
     discriminator: Discriminator,
     optimizer: torch.optim.Optimizer,
     reals: Tensor,
-    copies: Tensor | None,
+    codes: tuple[Tensor, Tensor] | None,
     fakes: Tensor,
     latent: Latent,
     config: Config,
@@ -384,7 +383,8 @@ def discriminator_step(
 ) -> dict[str, Tensor]:
     """min over D and Q of V(D, G) - lambda L_I. Moves the trunk and both heads; returns scalars to log.
 
-    With transformed copies of the reals, Q also maximises the information that c1 of an image and of its copy share.
+    codes: what the guide read from the reals, c1 (n,) and continuous (n, 2). Q is to read it there as well: the same
+    bound, on real images.
 
     Where to detach? The fakes, here, so that G is left alone, and nothing else: the information term trains the shared
     trunk as well as Q's head, as in the authors' code. Eq. 6 has L_I under the minimum over G and Q only; with a shared
@@ -398,30 +398,32 @@ def discriminator_step(
         features = discriminator.features(fakes.detach())
         fake_logits = discriminator.judge(features)
         q = discriminator.posterior(features if config.info_weight else features.detach())
+        q_real = discriminator.posterior(real_features) if codes else None
     game = discriminator_loss(real_logits, fake_logits)
-    c1_nll = categorical_nll(q.logits, latent.category)
-    continuous_nll = gaussian_nll(q.mean, q.log_variance, latent.continuous)
-    bound = information(c1_nll, continuous_nll, config.continuous_weight)
+    bound, read = code_bound(q, latent.category, latent.continuous, config)
     loss = game - (config.info_weight or 1.0) * bound
-    shared = {}
-    if copies is not None:
-        with autocast:
-            pair = [discriminator.posterior(seen) for seen in (real_features, discriminator.features(copies))]
-        shared["c1_shared_nats"] = shared_information(*(q.logits.softmax(dim=1) for q in pair))
-        loss = loss - config.invariance_weight * shared["c1_shared_nats"]
+    seen = read
+    if codes:
+        bound, read = code_bound(q_real, *codes, config)
+        loss = loss - config.guide_weight * bound
+        seen |= {f"guide_{name}": value for name, value in read.items()}
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    squared_error = (q.mean - latent.continuous).square().mean(dim=0)
     return {
-        **shared,
         "loss_d": game,
         "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
         "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
-        "c1_nll": c1_nll,
-        "c2_error": squared_error[0],
-        "c3_error": squared_error[1],
+        **seen,
     }
+
+
+def code_bound(q: "Posterior", c1: Tensor, continuous: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_I of the codes c1 (n,) and continuous (n, 2) that Q should read, and the scalars to log."""
+    c1_nll = categorical_nll(q.logits, c1)
+    bound = information(c1_nll, gaussian_nll(q.mean, q.log_variance, continuous), config.continuous_weight)
+    error = (q.mean.detach() - continuous).square().mean(dim=0)
+    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
 
 
 def generator_step(
@@ -437,10 +439,7 @@ def generator_step(
         features = discriminator.features(fakes)
         loss = game = generator_loss(discriminator.judge(features))
         if config.info_weight:
-            q = discriminator.posterior(features)
-            continuous_nll = gaussian_nll(q.mean, q.log_variance, latent.continuous)
-            c1_nll = categorical_nll(q.logits, latent.category)
-            bound = information(c1_nll, continuous_nll, config.continuous_weight)
+            bound, _ = code_bound(discriminator.posterior(features), latent.category, latent.continuous, config)
             loss = game - config.info_weight * bound
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -449,10 +448,11 @@ def generator_step(
 
 
 class Players(NamedTuple):
-    """What an update moves."""
+    """What an update moves: `averaged` is the running average of `generator`, the others are trained."""
 
     generator: Generator
     discriminator: Discriminator
+    averaged: Generator
     optimizer_d: torch.optim.Optimizer
     optimizer_g: torch.optim.Optimizer
 
@@ -467,21 +467,43 @@ def build(config: Config, device: torch.device) -> Players:
     discriminator.to(device, memory_format=torch.channels_last)
     optimizer_d = adam(discriminator, config.learning_rate_d, config.beta1)
     optimizer_g = adam(generator, config.learning_rate_g, config.beta1)
-    return Players(generator, discriminator, optimizer_d, optimizer_g)
+    return Players(generator, discriminator, copy.deepcopy(generator), optimizer_d, optimizer_g)
+
+
+@torch.no_grad()
+def average_weights(averaged: Generator, generator: Generator, share: Tensor) -> None:
+    """averaged <- (1 - share) * averaged + share * generator, for every weight and every statistic of BatchNorm."""
+    for kept, new in zip(averaged.state_dict().values(), generator.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, share)
 
 
 def update(
-    players: Players, reals: Tensor, random: torch.Generator, config: Config, autocast: torch.autocast
+    players: Players,
+    reals: Tensor,
+    codes: tuple[Tensor, Tensor] | None,
+    share: Tensor,
+    random: torch.Generator,
+    config: Config,
+    autocast: torch.autocast,
 ) -> dict[str, Tensor]:
-    """A step of D and Q, then one of G, on the same drawn images. reals: (n, 1, 28, 28) in [0, 1]."""
-    generator, discriminator, optimizer_d, optimizer_g = players
+    """A step of D and Q, then one of G, on the same drawn images; then the average, to which G adds its share ().
+
+    reals: (n, 1, 28, 28) in [0, 1]; codes: the guide's of these, if there is a guide.
+    """
+    generator, discriminator, averaged, optimizer_d, optimizer_g = players
     latent = draw_latent(len(reals), config.noise_size, random)
     with autocast:
         fakes = generator(latent.joined())
-    copies = transformed(reals, random) if config.invariance_weight else None
-    seen_d = discriminator_step(discriminator, optimizer_d, reals, copies, fakes, latent, config, autocast)
+    seen_d = discriminator_step(discriminator, optimizer_d, reals, codes, fakes, latent, config, autocast)
     seen_g = generator_step(discriminator, optimizer_g, fakes, latent, config, autocast)
+    average_weights(averaged, generator, share)
     return {**seen_d, **seen_g}
+
+
+def step_size(progress: float, decay_from: float) -> float:
+    """The factor of both step sizes after this share of all updates: 1 until `decay_from`, then evenly down to 2 %."""
+    return 1.0 if progress <= decay_from else 1 - 0.98 * (progress - decay_from) / (1 - decay_from)
 
 
 def main(config: Config) -> dict:
@@ -501,38 +523,51 @@ def main(config: Config) -> dict:
     pictures = draw_latent(10, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
 
     players = build(config, device)
-    generator, discriminator = players.generator, players.discriminator
+    averaged, discriminator = players.averaged, players.discriminator
+    codes = guide.unread(len(data.train_images), device) if config.guided else None
     digit_of_category = torch.arange(CATEGORIES)
     run.keep(
         **players._asdict(),
         random=random,
         digit_of_category=digit_of_category,
+        **({f"guide_{name}": tensor for name, tensor in codes._asdict().items()} if codes else {}),
     )
 
     draw_reals(run, data)
     if run.step == 0:
-        draw_epoch(run, data, generator, pictures, digit_of_category)
+        draw_epoch(run, data, averaged, pictures, digit_of_category)
+    if codes and not codes.known:
+        updates = SMOKE_UPDATES if config.smoke else None
+        codes.take(guide.read(data.train_images, config.seed, precision, updates, run.watched))
+        run.save()
+    share = torch.zeros((), device=device)  # of G's newest weights in the average
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
-        return update(players, to_float(data.train_images.index_select(0, batch)), random, config, autocast)
+        reals = to_float(data.train_images.index_select(0, batch))
+        return update(players, reals, codes and codes.of(batch), share, random, config, autocast)
 
     step = captured(one_update, device, random)
     for _ in run.remaining_epochs():
         for batch in run.batches():
+            factor = step_size(run.progress, config.decay_from)
+            set_learning_rate(players.optimizer_d, config.learning_rate_d * factor)
+            set_learning_rate(players.optimizer_g, config.learning_rate_g * factor)
+            share.fill_(1 - min(config.average, (1 + run.updates) / (10 + run.updates)))  # never holds the first weights
             run.add(**step(batch))
-        mean = run.means()
-        row = epoch_row(mean)
+        row = epoch_row(run.means())
         if data.classes:
             seen = {part: read_categories(discriminator, data, part, autocast) for part in ("train", "test")}
             digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
             # c1 against the test labels, under the best one-to-one map from categories to classes
             row["accuracy"] = metrics.accuracy(seen["test"], digit_of_category.numpy())
-        if config.invariance_weight:
-            row["c1_shared_nats"] = mean["c1_shared_nats"]
-            row["c1_kept"] = share_kept(discriminator, data, autocast)
-        run.finish_epoch(row, warn=collapse)
-        draw_epoch(run, data, generator, pictures, digit_of_category)
-    return report(run, data, generator, discriminator, pictures, digit_of_category, autocast, config.data_dir)
+        run.finish_epoch(row, warn=lambda rows: warning(rows, codes))
+        draw_epoch(run, data, averaged, pictures, digit_of_category)
+    return report(run, data, averaged, discriminator, pictures, digit_of_category, autocast, config.data_dir, codes)
+
+
+def warning(rows: list[dict[str, float]], codes: guide.Codes | None) -> str | None:
+    """What is wrong with a run: the guide, or a GAN that has collapsed. None where nothing is."""
+    return "; ".join(filter(None, (codes and codes.warning(), collapse(rows)))) or None
 
 
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
@@ -548,15 +583,6 @@ def categories(discriminator: Discriminator, x: Tensor, autocast: torch.autocast
         return torch.cat(logits).argmax(dim=1)
 
 
-def share_kept(discriminator: Discriminator, data: Dataset, autocast: torch.autocast) -> float:
-    """The share of the first 10,000 training images whose category stays the same when they are transformed: without
-    labels, a sign of whether categories go by the digit's shape."""
-    x = data.train_images[:MAP_IMAGES]
-    moved = transformed(to_float(x), torch.Generator(x.device).manual_seed(0))
-    before, after = (categories(discriminator, images, autocast) for images in (x, moved.mul(255).round().byte()[:, 0]))
-    return (before == after).float().mean().item()
-
-
 def read_categories(discriminator: Discriminator, data: Dataset, part: str, autocast: torch.autocast) -> np.ndarray:
     """How often Q's most likely category meets each label: (10, 10), in eval mode, on the test images or on the first
     10,000 training images."""
@@ -566,13 +592,13 @@ def read_categories(discriminator: Discriminator, data: Dataset, part: str, auto
 
 
 def epoch_row(mean: dict[str, float]) -> dict[str, float]:
-    """The columns of metrics.csv that need no label."""
-    return {
-        **{name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")},
-        "info_c1_nats": math.log(CATEGORIES) - mean["c1_nll"],
-        "info_c2_nats": gaussian_information(mean["c2_error"]),
-        "info_c3_nats": gaussian_information(mean["c3_error"]),
-    }
+    """The columns of metrics.csv that need no label: info_* on drawn images, guide_* on real ones."""
+    row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
+    for column, source in (("info", ""), ("guide", "guide_")):
+        if f"{source}c1_nll" in mean:
+            row[f"{column}_c1_nats"] = math.log(CATEGORIES) - mean[f"{source}c1_nll"]
+            row |= {f"{column}_{c}_nats": gaussian_information(mean[f"{source}{c}_error"]) for c in ("c2", "c3")}
+    return row
 
 
 PER_CATEGORY = 200  # images that say what a code does
@@ -667,13 +693,11 @@ def draw_epoch(run: Run, data: Dataset, generator: Generator, pictures: Latent, 
             run.rows,
             run.title,
             panels={
-                "information on c1 [nats]": ["info_c1_nats"],
-                "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats"],
+                "information on c1 [nats]": ["info_c1_nats", "guide_c1_nats"],
+                "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
                 "accuracy of c1 on test images": ["accuracy"],
                 "losses [nats]": ["loss_d", "loss_g"],
                 "mean probability of being real": ["d_real", "d_fake"],
-                "information that a moved copy shares [nats]": ["c1_shared_nats"],
-                "images that keep c1 when moved": ["c1_kept"],
             },
             limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
         )
@@ -763,14 +787,19 @@ def report(
     digit_of_category: Tensor,
     autocast: torch.autocast,
     data_dir: Path,
+    codes: guide.Codes | None,
 ) -> dict:
     """The figures and report.json of a finished run."""
     meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
     draw_codes(run, code_sheets(generator, pictures, digit_of_category), row_names(data), meaning)
-    agreement, samples = {}, {}
+    guided = {"guide_neighbours_agree": codes.neighbours_agree.item()} if codes else {}
+    agreement, samples, shares = {}, {}, {}
     if data.classes:
         agreement = compare_with_labels(run, data, discriminator, digit_of_category, autocast)
-        samples = judge_samples(run, data, generator, pictures, data_dir)
+        samples, shares = judge_samples(run, data, generator, pictures, digit_of_category, data_dir)
+        if codes:
+            table = metrics.contingency(codes.c1.long(), data.train_labels, CATEGORIES)
+            guided["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
     frames = sorted(run.folder.glob("epoch_*_c1.png"))
     images.save_animation(run.folder / "training.gif", frames)
     draw_explorer(run, data, generator, pictures, digit_of_category, meaning, agreement.get("accuracy"))
@@ -782,9 +811,11 @@ def report(
             **agreement,
             **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
             "info_c1_maximum_nats": math.log(CATEGORIES),
-            "c1_kept": share_kept(discriminator, data, autocast),
+            **guided,
             **meaning,
-            **{"warning": collapse(run.rows), **samples},
+            **samples,
+            # The shares of these samples stand for those of the last epochs, in which nobody counted.
+            "warning": warning([{**row, **shares} for row in run.rows], codes),
             "seconds": sum(row["seconds"] for row in run.rows),
         }
     )
@@ -807,21 +838,25 @@ def compare_with_labels(
     }
 
 
-def judge_samples(run: Run, data: Dataset, generator: Generator, pictures: Latent, data_dir: Path) -> dict[str, float]:
-    """What a classifier of the classes, itself trained on the labels, finds in drawn images."""
+def judge_samples(
+    run: Run, data: Dataset, generator: Generator, pictures: Latent, digit_of_category: Tensor, data_dir: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a classifier of the classes, itself trained on the labels, finds in drawn images: for the report, and the
+    share of each class."""
     judge = Judge(data, data_dir, run.say)
     # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
     random = torch.Generator(pictures.noise.device).manual_seed(0)
-    judged = judge(draw_images(generator, draw_latent(len(data.test_images), pictures.noise.shape[1], random)))
-    return {
+    latent = draw_latent(len(data.test_images), pictures.noise.shape[1], random)
+    judged = judge(draw_images(generator, latent), meant=digit_of_category[latent.category.cpu()])
+    figures = {
+        "drawn_as_meant": judged["as_meant"],
         "share_distance": judged["share_distance"],
         "frechet": judged["frechet"],
         "frechet_floor": judge.floor,
         "frechet_in_floors": judged["frechet"] / judge.floor,
         "classifier_accuracy": judge.accuracy,
-        # The shares of these samples stand for those of the last epochs, in which nobody counted.
-        "warning": collapse([{**row, **judged} for row in run.rows]),
     }
+    return figures, {name: judged[name] for name in judge.columns}
 
 
 if __name__ == "__main__":

@@ -94,13 +94,16 @@ class Judge:
         self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
         self.columns = SHARES[: len(data.classes)]
 
-    def __call__(self, images: Tensor) -> dict[str, float]:
+    def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float]:
         """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (the shares of as many classes as there are),
         share_distance (total variation from the training set's shares), frechet (distance from the test images in the
-        classifier's features)."""
+        classifier's features); where the classes (n,) that were meant are given, as_meant, the share of images that
+        are of them."""
         seen = look(self.classifier, images)
         shares = seen.shares()
+        found = {} if meant is None else {"as_meant": float((seen.logits.argmax(dim=1) == meant).float().mean())}
         return {
+            **found,
             **dict(zip(self.columns, shares.tolist(), strict=False)),
             "share_distance": metrics.share_distance(shares, self.train_shares),
             "frechet": metrics.frechet_distance(seen.features, self.test.features),

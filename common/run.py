@@ -76,7 +76,7 @@ def launch(main: Callable[[C], dict], config_class: type[C]) -> None:
 
 
 def parse(config_class: type[C], arguments: list[str]) -> C:
-    """Turn flags into a Config. `--smoke` and `--resume` first change what a flag that is not given stands for.
+    """Turn flags into a Config. `--smoke`, `--paper` and `--resume` first change what a flag that is not given is.
 
     Raises BadInput with one line for an unknown flag or a value that the Config refuses; `--help` exits with 0.
     """
@@ -105,9 +105,8 @@ def parse(config_class: type[C], arguments: list[str]) -> C:
                 f"add {shlex.join(['--dataset', stored.dataset])}"
             )
         return read(dataclasses.replace(stored, resume=config.resume))
-    if config.smoke:
-        return read(config_class(**SMOKE_FIELDS))
-    return config
+    preset = (config_class.PAPER if getattr(config, "paper", False) else {}) | (SMOKE_FIELDS if config.smoke else {})
+    return read(config_class(**preset)) if preset else config
 
 
 def _one_line(boxed: str) -> str:
@@ -519,9 +518,19 @@ class Run:
         self._bar = None
 
     @property
+    def updates(self) -> int:
+        """The updates that are done, in all epochs."""
+        return self.epoch * self._updates + self.step
+
+    @property
     def progress(self) -> float:
         """The share of all updates that is done, from 0 to 1."""
-        return (self.epoch * self._updates + self.step) / (self.epochs * self._updates)
+        return self.updates / (self.epochs * self._updates)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks at a bar."""
+        return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self._quiet
 
     def keep(self, **parts: Any) -> None:
         """Name what a checkpoint holds (networks, optimisers, random generators, tensors), and write the first one, so
@@ -579,9 +588,8 @@ class Run:
         """The numbers of the epochs still to do, the one under way first."""
         from tqdm.auto import tqdm  # in a notebook, its own kind of bar
 
-        done = self.epoch * self._updates + self.step
-        watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self._quiet
-        self._bar = tqdm(total=self.epochs * self._updates, initial=done, unit="updates", disable=not watched)
+        total = self.epochs * self._updates
+        self._bar = tqdm(total=total, initial=self.updates, unit="updates", disable=not self.watched)
         Run.in_training = True
         self._since = time.perf_counter()
         try:

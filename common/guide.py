@@ -1,0 +1,270 @@
+"""Codes of real images, found without a label: which of ten kinds, how slanted, how thick. InfoGAN's guide.
+
+A small network, the reader, learns three things from pairs of training images. An image and one of its neighbours,
+moved, are of the same kind: the information that their categories share is maximised (IIC, Ji et al. 2019,
+arXiv:1807.06653; IMSAT, Hu et al. 2017, arXiv:1702.08720; neighbours as in SCAN, Van Gansbeke et al. 2020,
+arXiv:2005.12320). An image and its own copy differ by a slant and a thickening that are known, and the reader's two
+numbers must follow them. Constants are measured, see README, unless marked otherwise.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common import metrics
+from common.data import to_float
+from common.run import adam, evaluating, mixed_precision, set_learning_rate
+
+CATEGORIES = 10
+UNREAD = 255  # a category that stands for none
+SCALES = (5, 5, 20, 60, 200)  # the set is split into so many parts, and neighbours are the nearest within a part
+SMALLEST_PART = 300  # images in a part, where there are as many
+BATCH_SIZE = 256  # pairs per update
+OWN = 0.2  # share of the pairs that are an image and its own copy, without a neighbour
+UPDATES = 1000  # 100 passes over a set of fewer than 2,560 images, but at least 300 updates
+BEGINNINGS = 3  # readers that begin; the one whose neighbours agree most goes on
+BEGIN = 0.4  # share of the updates in which categories are held to equal sizes
+BALANCE = 3.0  # weight of the categories' entropy in that time; it falls to 1 until 70 % of the updates
+LEARNING_RATE = 1e-3  # Adam's, after 100 updates of warm-up; falls to 2 % over the second half
+FACTORS_WEIGHT = 0.2  # of slant and thickness, against the information on the category
+AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed
+SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed
+
+
+class Codes(NamedTuple):
+    """What the reader says of n images: c1 (n,) uint8, continuous (n, 2) float32 in (-1, 1) for slant and thickness.
+
+    The continuous codes are ranks within the category: uniform, and independent of it, as InfoGAN's prior has them.
+    `neighbours_agree` () float32: the share of images that are in one category with their far neighbour.
+    """
+
+    c1: Tensor
+    continuous: Tensor
+    neighbours_agree: Tensor
+
+    @property
+    def known(self) -> bool:
+        """Whether the images have been read."""
+        return bool((self.c1 != UNREAD).all())
+
+    def take(self, other: "Codes") -> None:
+        """Become these codes, in place."""
+        for own, new in zip(self, other, strict=True):
+            own.copy_(new)
+
+    def of(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """c1 (m,) int64 and the continuous codes (m, 2) of the images with these indices."""
+        return self.c1.index_select(0, batch).long(), self.continuous.index_select(0, batch)
+
+    def warning(self) -> str | None:
+        """What shows, without a label, that the guide has failed; None where nothing does."""
+        smallest = torch.bincount(self.c1.long(), minlength=CATEGORIES).min().item() / len(self.c1)
+        if smallest < SMALLEST_CATEGORY:
+            return f"the guide failed: its smallest category has {smallest:.1%} of the images"
+        if self.neighbours_agree < AGREE_AT_LEAST:
+            return f"the guide failed: {self.neighbours_agree.item():.0%} of neighbours are in one category"
+        return None
+
+
+def unread(n: int, device: torch.device) -> Codes:
+    """The codes of n images that nobody has read yet."""
+    c1 = torch.full((n,), UNREAD, dtype=torch.uint8, device=device)
+    return Codes(c1, torch.zeros(n, 2, device=device), torch.zeros((), device=device))
+
+
+# Pairs ----------------------------------------------------------------------------------------------------------
+
+
+def deskewed(images: Tensor) -> Tensor:
+    """Images (n, 28, 28) uint8 -> (n, 196) float32: upright, centred by their mass and averaged over 2 x 2 pixels, so
+    that distances are those of shapes (LeCun et al. 1998)."""
+    parts = []
+    for chunk in images.split(4096):
+        x = to_float(chunk)
+        axis = (torch.arange(28, device=x.device) - 13.5) / 14  # where `affine_grid` has the pixels
+        mass = x.sum(dim=(1, 2, 3)).clamp_min(1e-6)
+        middle_x, middle_y = x.sum(dim=(1, 2)) @ axis / mass, x.sum(dim=(1, 3)) @ axis / mass
+        one, none = torch.ones_like(mass), torch.zeros_like(mass)
+        rows = (torch.stack((one, -metrics.slant(x), middle_x)), torch.stack((none, one, middle_y)))
+        places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
+        parts.append(F.avg_pool2d(F.grid_sample(x, places, align_corners=False), 2).flatten(1))
+    return torch.cat(parts)
+
+
+def nearest(features: Tensor, parts: int, random: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The nearest other row (n,) of each row of features (n, f), within one of `parts` random parts of equal size.
+
+    In blocks of 2,000 rows, so that memory stays small; dtype: of the products.
+    """
+    features = features - features.mean(dim=0)
+    found = torch.empty(len(features), dtype=torch.long, device=features.device)
+    order = torch.randperm(len(features), generator=random, device=random.device)
+    for part in order.tensor_split(parts):
+        x = features[part]
+        half_square = x.square().sum(dim=1) / 2
+        for rows in torch.arange(len(part), device=part.device).split(2000):
+            # |a - b|^2 = |a|^2 - 2 (a b - |b|^2 / 2)
+            closeness = (x[rows].to(dtype) @ x.to(dtype).T).float() - half_square
+            closeness[torch.arange(len(rows), device=rows.device), rows] = -math.inf
+            found[part[rows]] = part[closeness.argmax(dim=1)]
+    return found
+
+
+def neighbours(images: Tensor, random: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Neighbours (n, 5) of images (n, 28, 28) uint8, one at each of SCALES. The near ones keep categories pure, the far
+    ones tell which islands of images belong together."""
+    features = deskewed(images)
+    scales = [max(1, min(scale, len(images) // SMALLEST_PART)) for scale in SCALES]
+    return torch.stack([nearest(features, scale, random, dtype) for scale in scales], dim=1)
+
+
+def moved(x: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Copies (n, 1, 28, 28) of images in [0, 1], and what was put into them (n, 2): slant in pixels to the right per
+    pixel up, thickening from -0.4 (eroded) to 0.4 (dilated), by 3 x 3 pixels.
+
+    Each copy is turned by up to 15 degrees, sheared by up to 0.3, scaled by up to 15 %, shifted by up to 10 % of its
+    width, all uniformly: changes after which a digit is the same digit.
+    """
+
+    def uniform(most: float) -> Tensor:
+        return (torch.rand(len(x), generator=random, device=x.device) * 2 - 1) * most
+
+    angle, shear, scale = uniform(math.radians(15)), uniform(0.3), 1 + uniform(0.15)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = torch.stack((cos, shear * cos - sin, uniform(0.2))), torch.stack((sin, cos + shear * sin, uniform(0.2)))
+    places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
+    copy = F.grid_sample(x, places, align_corners=False)
+    thicker = uniform(0.4)
+    amount = thicker.view(-1, 1, 1, 1)
+    dilated, eroded = F.max_pool2d(copy, 3, stride=1, padding=1), -F.max_pool2d(-copy, 3, stride=1, padding=1)
+    copy = torch.where(amount > 0, copy.lerp(dilated, amount.abs()), copy.lerp(eroded, amount.abs()))
+    return copy, torch.stack((shear - angle.tan(), thicker), dim=1)
+
+
+# The reader -----------------------------------------------------------------------------------------------------
+
+
+class Reader(nn.Module):
+    """Two convolutions and a linear layer; a head with a logit per category, one with two numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(64 * 7 * 7, 256, bias=False),
+            nn.BatchNorm1d(256),
+            nn.LeakyReLU(0.1),
+        )
+        self.category = nn.Linear(256, CATEGORIES)
+        self.factors = nn.Linear(256, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, 1, 28, 28) in [0, 1] -> logits (n, 10), and two numbers (n, 2) of no scale."""
+        features = self.body(x)
+        return self.category(features).float(), self.factors(features).float()
+
+
+def shared_information(p: Tensor, q: Tensor, balance: float) -> Tensor:
+    """Sum of P (ln P - balance (ln m + ln m')) for n pairs with probabilities p and q, (n, k) each, in nats; P is their
+    symmetrised joint distribution, m its marginal.
+
+    At balance 1 this is the mutual information of a pair: 0 where one says nothing of the other, ln k where both name
+    the same of k equally frequent categories. Above 1 the categories' entropy counts more, which keeps digits apart
+    that would merge: it adds 2 (balance - 1) H(m).
+    """
+    joint = p.T @ q / len(p)
+    joint = ((joint + joint.T) / 2).clamp(min=1e-8)  # either image may come first
+    log_marginal = joint.sum(dim=0).log()
+    return (joint * (joint.log() - balance * (log_marginal + log_marginal[:, None]))).sum()
+
+
+def followed_factors(change: Tensor, put_in: Tensor) -> Tensor:
+    """corr(d0, slant) + corr(d1, thickening) - corr(d0, thickening)^2 - corr(d1, slant)^2, at most 2, of the reader's
+    changes d (n, 2) from images to their own copies and what was put into these (n, 2). No scale is imposed."""
+    change, put_in = (F.normalize(values - values.mean(dim=0), dim=0) for values in (change, put_in))
+    correlation = change.T @ put_in
+    return correlation.trace() - correlation[0, 1].square() - correlation[1, 0].square()
+
+
+def read(
+    images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
+) -> Codes:
+    """Train readers on images (n, 28, 28) uint8, choose one, and return what it says of each. Same seed, same codes.
+
+    precision: float32 or bfloat16; updates: of the reader that goes on, by default as many as the set needs; show: draw
+    a bar with the time left.
+    """
+    from tqdm.auto import tqdm
+
+    n, device = len(images), images.device
+    batch_size = min(BATCH_SIZE, n)
+    updates = updates or min(UPDATES, max(300, 100 * math.ceil(n / batch_size)))
+    begin = round(BEGIN * updates)
+    autocast = mixed_precision(device, precision)
+    random = torch.Generator(device).manual_seed(seed)
+    with tqdm(total=updates + (BEGINNINGS - 1) * begin, desc="reading the images", disable=not show) as bar:
+        pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+        def batches():
+            while True:
+                yield from torch.randperm(n, generator=random, device=device).split(batch_size)[: n // batch_size]
+
+        def train(reader: Reader, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+            for done, batch in zip(range(first, last), batches(), strict=False):
+                progress = done / updates
+                set_learning_rate(optimizer, LEARNING_RATE * min(1, (done + 1) / 100, 0.02 + 1.96 * (1 - progress)))
+                balance = 1 + (BALANCE - 1) * min(1, max(0, (0.7 - progress) / (0.7 - BEGIN)))
+                own = max(2, round(OWN * len(batch)))
+                scale = torch.randint(pairs.shape[1], (len(batch),), generator=random, device=device)
+                others = pairs[batch, scale]
+                others[:own] = batch[:own]
+                copies, put_in = moved(to_float(images[others]), random)
+                with autocast:
+                    logits, factors = reader(torch.cat((to_float(images[batch]), copies)))
+                p, q = logits.softmax(dim=1).chunk(2)
+                before, after = factors.chunk(2)
+                loss = -shared_information(p, q, balance)
+                loss = loss - FACTORS_WEIGHT * followed_factors(after[:own] - before[:own], put_in[:own])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                bar.update()
+
+        begun = []
+        for _ in range(BEGINNINGS):
+            reader = Reader().to(device, memory_format=torch.channels_last)
+            optimizer = adam(reader, LEARNING_RATE)
+            train(reader, optimizer, 0, begin)
+            begun.append((agreement(reader, images, pairs[:, -1], autocast), reader, optimizer))
+        _, reader, optimizer = max(begun, key=lambda each: each[0])
+        train(reader, optimizer, begin, updates)
+    logits, factors = said(reader, images, autocast)
+    c1 = logits.argmax(dim=1)
+    continuous = torch.empty(n, 2, device=device)
+    for category in range(CATEGORIES):
+        rows = (c1 == category).nonzero().squeeze(1)
+        ranks = factors[rows].argsort(dim=0).argsort(dim=0)
+        continuous[rows] = (ranks + 0.5) / len(rows) * 2 - 1
+    return Codes(c1.byte(), continuous, (c1 == c1[pairs[:, -1]]).float().mean())
+
+
+def said(reader: Reader, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
+    """The reader's logits (n, categories) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
+    with evaluating(reader), autocast:
+        parts = [reader(to_float(chunk)) for chunk in images.split(500)]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def agreement(reader: Reader, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:
+    """The share of the first 5,000 images that are in one category with their neighbour (n,)."""
+    first, other = (said(reader, x, autocast)[0].argmax(dim=1) for x in (images[:5000], images[neighbour[:5000]]))
+    return float((first == other).float().mean())
