@@ -44,6 +44,7 @@ from common.run import (
     set_learning_rate,
     whole_file,
 )
+from common.streams import stream_seed
 
 PIXELS = 28 * 28
 
@@ -201,7 +202,7 @@ def main(config: Config) -> dict:
     check_batch_size(config, len(data.train_images))
     run = Run(config, "autoencoder", data, device, precision)
 
-    torch.manual_seed(config.seed)
+    torch.manual_seed(stream_seed(config.seed, "weights"))
     random = torch.Generator(device)  # the updates of an autoencoder draw nothing
     mean_image = to_float(data.train_images).flatten(1).mean(dim=0)
     network, optimizer = build(config, device, mean_image)

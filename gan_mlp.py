@@ -43,6 +43,7 @@ from common.run import (
     read_tensors,
     set_learning_rate,
 )
+from common.streams import stream_seed
 
 PIXELS = 28 * 28
 
@@ -173,7 +174,7 @@ class Model:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
         if noise is None:
             random = torch.Generator()
-            random.seed() if seed is None else random.manual_seed(seed)
+            random.seed() if seed is None else random.manual_seed(stream_seed(seed, "generate"))
             noise = draw_noise(n, self.config.noise_size, random)
         if noise.shape != (n, self.config.noise_size) or not noise.isfinite().all():
             raise ValueError(f"noise must be finite of shape {(n, self.config.noise_size)}, not {tuple(noise.shape)}")
@@ -247,8 +248,8 @@ def average_weights(averaged: Generator, generator: Generator, decay: float) -> 
 
 
 @torch.no_grad()
-def refresh_batchnorm(averaged: Generator, noise_size: int) -> None:
-    """Measure the BatchNorm statistics of the averaged weights on 10,000 latents, always the same ones.
+def refresh_batchnorm(averaged: Generator, noise_size: int, random: torch.Generator) -> None:
+    """Measure the BatchNorm statistics of the averaged weights on 10,000 latents.
 
     They belong to no weights that were ever trained, so the statistics gathered in training do not fit them.
     """
@@ -256,9 +257,8 @@ def refresh_batchnorm(averaged: Generator, noise_size: int) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of what is seen, not a decaying one
-    device = next(averaged.parameters()).device
     averaged.train()
-    averaged(draw_noise(10_000, noise_size, torch.Generator(device).manual_seed(1)))
+    averaged(draw_noise(10_000, noise_size, random))
     averaged.eval()
 
 
@@ -308,10 +308,9 @@ def main(config: Config) -> dict:
     check_batch_size(config, len(data.train_images))
     run = Run(config, "gan_mlp", data, device, precision)
 
-    # One seed, three streams: weights, training noise, pictures. Looking at more pictures changes no weight.
-    torch.manual_seed(config.seed)
-    random = torch.Generator(device).manual_seed(config.seed)
-    pictures = draw_noise(100, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    random = run.stream("training")
+    pictures = draw_noise(100, config.noise_size, run.stream("pictures"))
 
     players = build(config, device)
     averaged, optimizer_d, optimizer_g = players.averaged, players.optimizer_d, players.optimizer_g
@@ -332,11 +331,12 @@ def main(config: Config) -> dict:
             set_learning_rate(optimizer_d, config.learning_rate_d * decay)
             set_learning_rate(optimizer_g, config.learning_rate_g * decay)
             run.add(**step(batch))
-        refresh_batchnorm(averaged, config.noise_size)
+        refresh_batchnorm(averaged, config.noise_size, run.stream("batchnorm"))
         mean = run.means()
         losses = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-        judged = judge(draw_samples(averaged, config.noise_size, len(data.test_images))) if judge else {}
+        noise = draw_noise(len(data.test_images), config.noise_size, run.stream("judged samples"))
+        judged = judge(draw_samples(averaged, noise)) if judge else {}
         run.finish_epoch({**losses, **judged}, unshown=SHARES, warn=collapse)
         draw_epoch(run, data, averaged, pictures)
     return report(run, data, averaged, pictures, judge)
@@ -345,11 +345,10 @@ def main(config: Config) -> dict:
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
 
 
-def draw_samples(generator: Generator, noise_size: int, n: int) -> Tensor:
-    """The images (n, 1, 28, 28) that G draws from noise that is the same in every epoch and every run."""
-    device = next(generator.parameters()).device
+def draw_samples(generator: Generator, noise: Tensor) -> Tensor:
+    """The images (n, 1, 28, 28) that G draws from noise (n, noise_size), in eval mode."""
     with evaluating(generator):
-        return generator(draw_noise(n, noise_size, torch.Generator(device).manual_seed(0)))
+        return generator(noise)
 
 
 def draw_reals(run: Run, data: Dataset) -> None:

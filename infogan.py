@@ -45,6 +45,7 @@ from common.run import (
     read_tensors,
     set_learning_rate,
 )
+from common.streams import stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 SMOKE_UPDATES = 10  # of the guide in a smoke run
@@ -280,7 +281,7 @@ class Codes(NamedTuple):
 
 
 class Model:
-    """A trained InfoGAN: draws images from codes (by the averaged G) and reads codes from images, in eval mode, on the CPU.
+    """A trained InfoGAN: its averaged G draws images from codes, its Q reads codes from images. In eval mode, on the CPU.
 
     `digit_of_category` (10,) says which class each category of c1 matches.
     """
@@ -309,7 +310,7 @@ class Model:
         if type(n) is not int or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
         random = torch.Generator()
-        random.seed() if seed is None else random.manual_seed(seed)
+        random.seed() if seed is None else random.manual_seed(stream_seed(seed, "generate"))
         drawn = draw_latent(n, self.config.noise_size, random)
         if digit is not None and category is not None:
             raise ValueError("give digit or category, not both")
@@ -517,10 +518,9 @@ def main(config: Config) -> dict:
     check_batch_size(config, len(data.train_images))
     run = Run(config, "infogan", data, device, precision)
 
-    # One seed, three streams: weights, training latents, pictures. Looking at more pictures changes no weight.
-    torch.manual_seed(config.seed)
-    random = torch.Generator(device).manual_seed(config.seed)
-    pictures = draw_latent(10, config.noise_size, torch.Generator(device).manual_seed(config.seed + 1))
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    random = run.stream("training")
+    pictures = draw_latent(10, config.noise_size, run.stream("pictures"))
 
     players = build(config, device)
     averaged, discriminator = players.averaged, players.discriminator
@@ -552,7 +552,7 @@ def main(config: Config) -> dict:
             factor = step_size(run.progress, config.decay_from)
             set_learning_rate(players.optimizer_d, config.learning_rate_d * factor)
             set_learning_rate(players.optimizer_g, config.learning_rate_g * factor)
-            share.fill_(1 - min(config.average, (1 + run.updates) / (10 + run.updates)))  # never holds the first weights
+            share.fill_(1 - min(config.average, (1 + run.updates) / (10 + run.updates)))
             run.add(**step(batch))
         row = epoch_row(run.means())
         if data.classes:
@@ -605,15 +605,15 @@ PER_CATEGORY = 200  # images that say what a code does
 
 
 @torch.no_grad()
-def measure_codes(generator: Generator, noise_size: int, device: torch.device) -> dict[str, float | str]:
+def measure_codes(generator: Generator, noise_size: int, random: torch.Generator) -> dict[str, float | str]:
     """What c2 and c3 do to drawn images: Spearman's rank correlation of each with slant and with stroke thickness.
 
     Each code is drawn from its prior with the other code and the noise, for PER_CATEGORY images of each category; the
     correlation is taken within a category and averaged over the ten, with its sign, so a code that slants half of the
     digits to the left and half to the right counts as nothing.
     """
-    latent = draw_latent(PER_CATEGORY * CATEGORIES, noise_size, torch.Generator(device).manual_seed(0))
-    latent = latent._replace(category=torch.arange(CATEGORIES, device=device).repeat_interleave(PER_CATEGORY))
+    latent = draw_latent(PER_CATEGORY * CATEGORIES, noise_size, random)
+    latent = latent._replace(category=torch.arange(CATEGORIES, device=random.device).repeat_interleave(PER_CATEGORY))
     x = draw_images(generator, latent)
     numbers = {}
     for column, code in enumerate(("c2", "c3")):
@@ -760,12 +760,12 @@ def draw_explorer(
         note = f"rank correlation: {', '.join(found)}".replace("-", "−")
         codes.append({"name": code, "does": meaning[code].split(" (")[0], "note": note})
     order = torch.argsort(digit_of_category).tolist()
-    usual = draw_latent(4096, pictures.noise.shape[1], torch.Generator().manual_seed(0))
+    usual = draw_latent(4096, pictures.noise.shape[1], run.stream("explorer"))
     usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
     explorer.save_page(
         run.folder / "explore.html",
         folded(generator),
-        usual.joined(),
+        usual.joined().cpu(),
         {
             "title": run.title,
             "subtitle": f"after {run.epoch} epochs"
@@ -790,7 +790,7 @@ def report(
     codes: guide.Codes | None,
 ) -> dict:
     """The figures and report.json of a finished run."""
-    meaning = measure_codes(generator, pictures.noise.shape[1], pictures.noise.device)
+    meaning = measure_codes(generator, pictures.noise.shape[1], run.stream("measured codes"))
     draw_codes(run, code_sheets(generator, pictures, digit_of_category), row_names(data), meaning)
     guided = {"guide_neighbours_agree": codes.neighbours_agree.item()} if codes else {}
     agreement, samples, shares = {}, {}, {}
@@ -845,8 +845,7 @@ def judge_samples(
     share of each class."""
     judge = Judge(data, data_dir, run.say)
     # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-    random = torch.Generator(pictures.noise.device).manual_seed(0)
-    latent = draw_latent(len(data.test_images), pictures.noise.shape[1], random)
+    latent = draw_latent(len(data.test_images), pictures.noise.shape[1], run.stream("judged samples"))
     judged = judge(draw_images(generator, latent), meant=digit_of_category[latent.category.cpu()])
     figures = {
         "drawn_as_meant": judged["as_meant"],

@@ -39,6 +39,7 @@ import infogan
 from common import BadInput
 from common.data import epoch_order, load_dataset, to_float
 from common.run import ROOT, check_batch_size, choose_precision, keep_freed_memory, mixed_precision
+from common.streams import stream, stream_seed
 
 CPU = torch.device("cpu")
 SCRIPTS = {"infogan": infogan, "gan_mlp": gan_mlp, "autoencoder": autoencoder}
@@ -209,8 +210,8 @@ def script_side(
 
     With the script's default fields but for `fields`.
     """
-    torch.manual_seed(seed)
-    random = torch.Generator().manual_seed(seed)
+    torch.manual_seed(stream_seed(seed, "weights"))
+    random = stream(seed, "training")
     autocast = mixed_precision(CPU, precision)
     module = SCRIPTS[script]
     config = module.Config(**fields)
@@ -219,7 +220,10 @@ def script_side(
         return [network], lambda reals: autoencoder.update(network, optimizer, reals.flatten(1), config, autocast)
     players = module.build(config, CPU)
     networks = [players.generator, players.discriminator]
-    return networks, lambda reals: module.update(players, reals, random, config, autocast)
+    if module is infogan:  # without a guide, as the textbook is
+        share = torch.tensor(1 - config.average)
+        return networks, lambda reals: infogan.update(players, reals, None, share, random, config, autocast)
+    return networks, lambda reals: gan_mlp.update(players, reals, random, config, autocast)
 
 
 def script_loop(script: str, config: Config, precision: str) -> Iterator[dict[str, Tensor]]:

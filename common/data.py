@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import BadInput
+from common.streams import stream
 
 DATASETS = ("auto", "mnist", "fashion", "kmnist", "drawn")
 DOWNLOAD_PATIENCE = 7.0  # seconds without an answer, to the first question and then to the download
@@ -131,7 +132,7 @@ def checked(x: Tensor) -> Tensor:
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     """The order (n,) int64 in which epoch number `epoch` visits n images: each once, from seed and epoch alone."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return torch.randperm(n, generator=stream(seed, "order", epoch))
 
 
 # MNIST and its relatives, from files ---------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def drawn(train: int = 60_000, test: int = 10_000, seed: int = 0) -> Dataset:
     """
     fields, widths = _glyphs()
     n = train + test
-    random = torch.Generator().manual_seed(seed)
+    random = stream(seed, "drawn digits")
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(n, generator=random) * (high - low) + low

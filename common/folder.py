@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common import BadInput
 from common.data import Dataset
+from common.streams import stream
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 LEAST = 100  # images; fewer leave nothing to measure on
@@ -49,7 +50,7 @@ def load_folder(folder: Path) -> Dataset:
     if _border(images).float().mean() > 127:
         images = 255 - images
     labels = torch.tensor([label for label, files in enumerate(files_of.values()) for _ in files])
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(files), generator=stream(0, "test images"))
     testing = order % TEST_EVERY == 0
     parts = []
     for part in (order[~testing], order[testing]):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from common import metrics
 from common.data import to_float
 from common.run import adam, evaluating, mixed_precision, set_learning_rate
+from common.streams import stream, stream_seed
 
 CATEGORIES = 10
 UNREAD = 255  # a category that stands for none
@@ -28,7 +29,8 @@ UPDATES = 1000  # 100 passes over a set of fewer than 2,560 images, but at least
 BEGINNINGS = 3  # readers that begin; the one whose neighbours agree most goes on
 BEGIN = 0.4  # share of the updates in which categories are held to equal sizes
 BALANCE = 3.0  # weight of the categories' entropy in that time; it falls to 1 until 70 % of the updates
-LEARNING_RATE = 1e-3  # Adam's, after 100 updates of warm-up; falls to 2 % over the second half
+LEARNING_RATE = 1e-3  # Adam's; falls to 2 % over the second half
+WARM_UP = 0.1  # share of the updates in which it rises
 FACTORS_WEIGHT = 0.2  # of slant and thickness, against the information on the category
 AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed
 SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed
@@ -97,7 +99,7 @@ def deskewed(images: Tensor) -> Tensor:
 def nearest(features: Tensor, parts: int, random: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest other row (n,) of each row of features (n, f), within one of `parts` random parts of equal size.
 
-    In blocks of 2,000 rows, so that memory stays small; dtype: of the products.
+    In blocks of 500 rows, so that memory stays small; dtype: of the products.
     """
     features = features - features.mean(dim=0)
     found = torch.empty(len(features), dtype=torch.long, device=features.device)
@@ -105,7 +107,7 @@ def nearest(features: Tensor, parts: int, random: torch.Generator, dtype: torch.
     for part in order.tensor_split(parts):
         x = features[part]
         half_square = x.square().sum(dim=1) / 2
-        for rows in torch.arange(len(part), device=part.device).split(2000):
+        for rows in torch.arange(len(part), device=part.device).split(500):
             # |a - b|^2 = |a|^2 - 2 (a b - |b|^2 / 2)
             closeness = (x[rows].to(dtype) @ x.to(dtype).T).float() - half_square
             closeness[torch.arange(len(rows), device=rows.device), rows] = -math.inf
@@ -195,73 +197,83 @@ def followed_factors(change: Tensor, put_in: Tensor) -> Tensor:
     return correlation.trace() - correlation[0, 1].square() - correlation[1, 0].square()
 
 
+def train_step(
+    reader: Reader,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    pairs: Tensor,
+    progress: float,
+    random: torch.Generator,
+    autocast: torch.autocast,
+) -> None:
+    """One update, on a random batch of images (n, 28, 28) uint8 and their moved neighbours, of pairs (n, 5).
+
+    progress: the share of all updates that is done.
+    """
+    batch = torch.randint(len(images), (min(BATCH_SIZE, len(images)),), generator=random, device=random.device)
+    own = max(2, round(OWN * len(batch)))
+    scale = torch.randint(pairs.shape[1], (len(batch),), generator=random, device=random.device)
+    others = torch.cat((batch[:own], pairs[batch, scale][own:]))
+    copies, put_in = moved(to_float(images[others]), random)
+    with autocast:  # in one pass, of twice the batch
+        logits, factors = reader(torch.cat((to_float(images[batch]), copies)))
+    balance = 1 + (BALANCE - 1) * min(1, max(0, (0.7 - progress) / (0.7 - BEGIN)))
+    before, after = factors.chunk(2)
+    loss = -shared_information(*logits.softmax(dim=1).chunk(2), balance)
+    loss = loss - FACTORS_WEIGHT * followed_factors(after[:own] - before[:own], put_in[:own])
+    set_learning_rate(optimizer, LEARNING_RATE * min(1, progress / WARM_UP + 0.01, 0.02 + 1.96 * (1 - progress)))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def read(
     images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
 ) -> Codes:
-    """Train readers on images (n, 28, 28) uint8, choose one, and return what it says of each. Same seed, same codes.
+    """Train readers on images (n, 28, 28) uint8, choose one, return what it says of each image. Same seed, same codes.
 
-    precision: float32 or bfloat16; updates: of the reader that goes on, by default as many as the set needs; show: draw
-    a bar with the time left.
+    precision: float32 or bfloat16; updates: of the reader that is chosen, by default as many as the set needs; show:
+    draw a bar with the time left.
     """
     from tqdm.auto import tqdm
 
-    n, device = len(images), images.device
-    batch_size = min(BATCH_SIZE, n)
-    updates = updates or min(UPDATES, max(300, 100 * math.ceil(n / batch_size)))
+    device = images.device
+    updates = updates or min(UPDATES, max(300, 100 * math.ceil(len(images) / BATCH_SIZE)))
     begin = round(BEGIN * updates)
     autocast = mixed_precision(device, precision)
-    random = torch.Generator(device).manual_seed(seed)
+    random = stream(seed, "guide", device=device)
     with tqdm(total=updates + (BEGINNINGS - 1) * begin, desc="reading the images", disable=not show) as bar:
         pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-
-        def batches():
-            while True:
-                yield from torch.randperm(n, generator=random, device=device).split(batch_size)[: n // batch_size]
-
-        def train(reader: Reader, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
-            for done, batch in zip(range(first, last), batches(), strict=False):
-                progress = done / updates
-                set_learning_rate(optimizer, LEARNING_RATE * min(1, (done + 1) / 100, 0.02 + 1.96 * (1 - progress)))
-                balance = 1 + (BALANCE - 1) * min(1, max(0, (0.7 - progress) / (0.7 - BEGIN)))
-                own = max(2, round(OWN * len(batch)))
-                scale = torch.randint(pairs.shape[1], (len(batch),), generator=random, device=device)
-                others = pairs[batch, scale]
-                others[:own] = batch[:own]
-                copies, put_in = moved(to_float(images[others]), random)
-                with autocast:
-                    logits, factors = reader(torch.cat((to_float(images[batch]), copies)))
-                p, q = logits.softmax(dim=1).chunk(2)
-                before, after = factors.chunk(2)
-                loss = -shared_information(p, q, balance)
-                loss = loss - FACTORS_WEIGHT * followed_factors(after[:own] - before[:own], put_in[:own])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                bar.update()
-
+        far = pairs[:, -1]
         begun = []
-        for _ in range(BEGINNINGS):
-            reader = Reader().to(device, memory_format=torch.channels_last)
+        for number in range(BEGINNINGS):
+            with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+                torch.manual_seed(stream_seed(seed, "guide weights", number))
+                reader = Reader().to(device, memory_format=torch.channels_last)
             optimizer = adam(reader, LEARNING_RATE)
-            train(reader, optimizer, 0, begin)
-            begun.append((agreement(reader, images, pairs[:, -1], autocast), reader, optimizer))
-        _, reader, optimizer = max(begun, key=lambda each: each[0])
-        train(reader, optimizer, begin, updates)
+            for update in range(begin):
+                train_step(reader, optimizer, images, pairs, update / updates, random, autocast)
+                bar.update()
+            begun.append((agreement(reader, images, far, autocast), number, reader, optimizer))
+        *_, reader, optimizer = max(begun)
+        for update in range(begin, updates):
+            train_step(reader, optimizer, images, pairs, update / updates, random, autocast)
+            bar.update()
     logits, factors = said(reader, images, autocast)
     c1 = logits.argmax(dim=1)
-    continuous = torch.empty(n, 2, device=device)
+    continuous = torch.empty_like(factors)
     for category in range(CATEGORIES):
         rows = (c1 == category).nonzero().squeeze(1)
         ranks = factors[rows].argsort(dim=0).argsort(dim=0)
-        continuous[rows] = (ranks + 0.5) / len(rows) * 2 - 1
-    return Codes(c1.byte(), continuous, (c1 == c1[pairs[:, -1]]).float().mean())
+        continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
+    return Codes(c1.byte(), continuous, (c1 == c1[far]).float().mean())
 
 
 def said(reader: Reader, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
-    """The reader's logits (n, categories) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
+    """The reader's logits (n, 10) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
     with evaluating(reader), autocast:
-        parts = [reader(to_float(chunk)) for chunk in images.split(500)]
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        logits, factors = zip(*(reader(to_float(chunk)) for chunk in images.split(500)), strict=True)
+    return torch.cat(logits), torch.cat(factors)
 
 
 def agreement(reader: Reader, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:

@@ -34,6 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from common import BadInput, RunFailed, Stopped
 from common.data import DATASETS, Dataset, epoch_order
 from common.help import check_flags, help_text
+from common.streams import stream, stream_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 TIME_COLUMNS = ("seconds", "images_per_second")
@@ -517,6 +518,10 @@ class Run:
         self._resume_command = shlex.join(command)
         self._bar = None
 
+    def stream(self, name: str) -> torch.Generator:
+        """A random generator of this run's, on its device, for the purpose that it is named after."""
+        return stream(self._seed, name, device=self._device)
+
     @property
     def updates(self) -> int:
         """The updates that are done, in all epochs."""
@@ -565,7 +570,7 @@ class Run:
             for name in set(self._parts) - set(networks):
                 if self._moved and isinstance(self._parts[name], torch.Generator):
                     # Its state means nothing to another kind of device: other draws from here on, as good as these.
-                    self._parts[name].manual_seed(self._seed + self.epoch + 1)
+                    self._parts[name].manual_seed(stream_seed(self._seed, name, self.epoch + 1))
                 else:
                     _restore(self._parts[name], content[name])
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
