@@ -281,7 +281,7 @@ class Codes(NamedTuple):
 
 
 class Model:
-    """A trained InfoGAN: its averaged G draws images from codes, its Q reads codes from images. In eval mode, on the CPU.
+    """A trained InfoGAN in eval mode on the CPU: its averaged G draws images from codes, its Q reads codes from images.
 
     `digit_of_category` (10,) says which class each category of c1 matches.
     """
