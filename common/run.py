@@ -492,6 +492,7 @@ class Run:
         self._sums: dict[str, Tensor] = {}
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
         self._began, self._drawing = self._since, 0.0
+        self._times: dict[str, float] = {}
         self._resumes = config.resume is not None
         self._quiet = config.quiet
 
@@ -706,8 +707,16 @@ class Run:
         content |= {name: _state(part) for name, part in self._parts.items()}
         write_tensors(self.folder / "checkpoint.pt", _interned(content))
 
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Within: time that the report states under this name."""
+        start = time.perf_counter()
+        yield
+        self._times[name] = time.perf_counter() - start
+
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
+        numbers = numbers | self._times
         write_json(self.folder / "report.json", numbers)
         self.say(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():
