@@ -512,6 +512,17 @@ def step_size(progress: float, decay_from: float) -> float:
     return 1.0 if progress <= decay_from else 1 - 0.98 * (progress - decay_from) / (1 - decay_from)
 
 
+def schedule(players: Players, share: Tensor, updates: int, progress: float, config: Config) -> None:
+    """Set both step sizes and G's share in the average for the next update, after `updates`, which are this `progress`.
+
+    The first shares are large, so that the average never holds the untrained weights for long.
+    """
+    factor = step_size(progress, config.decay_from)
+    set_learning_rate(players.optimizer_d, config.learning_rate_d * factor)
+    set_learning_rate(players.optimizer_g, config.learning_rate_g * factor)
+    share.fill_(1 - min(config.average, (1 + updates) / (10 + updates)))
+
+
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     if config.compare:
@@ -556,10 +567,7 @@ def main(config: Config) -> dict:
     step = captured(one_update, device, random)
     for _ in run.remaining_epochs():
         for batch in run.batches():
-            factor = step_size(run.progress, config.decay_from)
-            set_learning_rate(players.optimizer_d, config.learning_rate_d * factor)
-            set_learning_rate(players.optimizer_g, config.learning_rate_g * factor)
-            share.fill_(1 - min(config.average, (1 + run.updates) / (10 + run.updates)))
+            schedule(players, share, run.updates, run.progress, config)
             run.add(**step(batch))
         row = epoch_row(run.means())
         if data.classes:

@@ -1,13 +1,13 @@
 """How much of a result is luck? A script run once per seed, and one table of what the seeds reached.
 
     python benchmarks/seeds.py infogan.py --seeds 0-9
-    python benchmarks/seeds.py infogan.py --seeds 0-9 --epochs 5 --at-once 2
-    python benchmarks/seeds.py infogan.py --seeds 0-9 --epochs 5 --summarise
+    python benchmarks/seeds.py infogan.py --seeds 0-9 --paper --at-once 2
+    python benchmarks/seeds.py infogan.py --seeds 0-9 --paper --summarise
 
 Every flag that is not one of this program's goes to the script. Each run is a process of its own and has a folder of
-its own under outputs/seeds/, named after the script and the fields that differ from its defaults. A run that is
-finished is not run again, one that was stopped goes on, so the same command can be given again at any time, and on as
-many machines that share the folder as one likes, a seed to each; `--summarise` then only makes the table.
+its own under outputs/seeds/, named after the script and the fields that differ from its defaults, or from `--paper`. A
+run that is finished is not run again, one that was stopped goes on, so the same command can be given again at any time,
+and on as many machines that share the folder as one likes, a seed to each; `--summarise` then only makes the table.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
+from common.data import DATASETS
 from common.run import ASKED, FREE_ON_RESUME, ROOT, parse, read_config, read_json, whole_file
 
 SCRIPTS = ("infogan", "gan_mlp", "autoencoder")
@@ -51,11 +52,15 @@ def seeds_of(text: str) -> list[int]:
 
 
 def study_name(config: Any) -> str:
-    """The fields that differ from the script's defaults as a folder's name; `default` where none does."""
-    named = []
+    """The fields that differ from the script's defaults as a folder's name; `default` where none does.
+
+    With `--paper` the name begins with `paper`, and the fields are those that differ from that preset.
+    """
+    preset = config.PAPER if getattr(config, "paper", False) else {}
+    named = ["paper"] if preset else []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name not in NOT_IN_THE_NAME and value != field.default:
+        if field.name not in NOT_IN_THE_NAME and value != preset.get(field.name, field.default):
             value = "-".join(map(str, value)) if isinstance(value, tuple) else value
             named.append(f"{field.name}={value}")
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(named)) or "default"
@@ -68,12 +73,16 @@ def runs_of(folder: Path) -> list[Path]:
 
 def finished(folder: Path, config: Any) -> Path | None:
     """The run folder in which a seed has come to its end. Raises BadInput where it was run with other fields."""
+    wanted = {name: value for name, value in vars(config).items() if name not in ("seed", *FREE_ON_RESUME)}
+    if config.dataset == "auto":  # each run has stored what it found
+        del wanted["dataset"]
+    elif config.dataset not in DATASETS:  # a run stores a folder's whole path
+        wanted["dataset"] = str(Path(config.dataset).expanduser().resolve())
     for run in runs_of(folder):
         stored = read_config(run, type(config))
-        for field in dataclasses.fields(config):
-            old, new = getattr(stored, field.name), getattr(config, field.name)
-            if field.name not in ("seed", "dataset", *FREE_ON_RESUME) and old != new:
-                raise BadInput(f"{run}: was run with {field.name} {old}, not {new}; move it away to run the seed anew")
+        for name, new in wanted.items():
+            if (old := getattr(stored, name)) != new:
+                raise BadInput(f"{run}: was run with {name} {old}, not {new}; move it away to run the seed anew")
         if (run / "report.json").exists() and read_json(run / "report.json")["epochs"] == config.epochs:
             return run
     return None
@@ -99,6 +108,14 @@ def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: in
     said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
     print(f"seed {seed}: " + ("finished" if status == 0 else f"exit {status}, {said[-1] if said else ''}"), flush=True)
     return status
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """What report.json holds, and the minutes of the whole run: of the guide's reading, if any, and of the epochs."""
+    report = read_json(run / "report.json")
+    if "seconds" in report:
+        report["minutes"] = ((report.get("guide_seconds") or 0) + report["seconds"]) / 60
+    return report
 
 
 def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> list[dict[str, Any]]:
@@ -164,10 +181,12 @@ def main(arguments: list[str]) -> int:
                 raise
 
     runs = {seed: finished(folders[seed], config) for seed in seeds}
-    reports = {seed: read_json(run / "report.json") for seed, run in runs.items() if run}
+    reports = {seed: read_report(run) for seed, run in runs.items() if run}
     missing = [str(seed) for seed in seeds if seed not in reports]
     if missing:
         print(f"without a result: seed {', '.join(missing)}", file=sys.stderr)
+    if len(found := {report["dataset"] for report in reports.values()}) > 1:
+        raise BadInput(f"{study}: has runs on {', '.join(sorted(found))}; move those of one away, and give --dataset")
     if reports:
         command = ["python", "benchmarks/seeds.py", f"{script}.py", "--seeds", own.seeds, *flags]
         summarise(reports, shlex.join(command), study / "summary.csv")

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 import autoencoder
 import common.classifier
+import common.guide
 import common.run
 import gan_mlp
 import infogan
@@ -130,6 +131,7 @@ def _run(connection: Connection, script: str, flags: list[str], harm: Harm | Non
             },
         )
         module.PER_CATEGORY = 5
+        common.guide.UPDATES = 5
     # What takes most of the time of such a run, and is beside the point here:
     images.save_figure = _save_numbers
     common.classifier._train = lambda *_: None
@@ -188,6 +190,23 @@ class SignalAt:
 
     def __call__(self) -> None:
         _after_update(self.n, lambda run: os.kill(os.getpid(), self.number))
+
+
+class SignalWhileReading:
+    """Send this process a signal before update number `n` of InfoGAN's guide, from 1."""
+
+    def __init__(self, number: int, n: int):
+        self.number, self.n = number, n
+
+    def __call__(self) -> None:
+        step, count = common.guide.train_step, itertools.count(1)
+
+        def stepped(*arguments: object) -> None:
+            if next(count) == self.n:
+                os.kill(os.getpid(), self.number)
+            step(*arguments)
+
+        common.guide.train_step = stepped
 
 
 class PoisonAt:

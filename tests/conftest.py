@@ -12,10 +12,9 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import infogan
 from common.data import Dataset, drawn, load_dataset
 from common.run import ROOT
-from tests.helpers import run_script
+from tests.helpers import make_quick, run_script
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -61,11 +60,8 @@ def tiny() -> Dataset:
 
 @pytest.fixture
 def on_tiny(monkeypatch, tiny):
-    """InfoGAN runs on 128 drawn digits, two updates of 64 per epoch, looks at few images and has an untrained
-    classifier judge them."""
-    monkeypatch.setattr("common.classifier._train", lambda *_: None)
-    monkeypatch.setattr(infogan, "PER_CATEGORY", 20)
-    monkeypatch.setattr(infogan, "load_dataset", lambda *_: tiny)
+    """InfoGAN runs on 128 drawn digits, as `helpers.make_quick` says."""
+    make_quick(monkeypatch, tiny)
 
 
 @pytest.fixture

@@ -5,13 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+import infogan
+from common import classifier, guide
+from common.data import Dataset
 from common.run import ROOT, TIME_COLUMNS
 
 FLOAT32 = torch.autocast("cpu", enabled=False)
 CPU = torch.device("cpu")
+
+
+def make_quick(patch: pytest.MonkeyPatch, data: Dataset) -> None:
+    """InfoGAN runs on `data`, has a guide of five updates, looks at few images and lets an untrained classifier judge
+    them."""
+    patch.setattr(infogan, "load_dataset", lambda *_: data)
+    patch.setattr(infogan, "PER_CATEGORY", 20)
+    patch.setattr(guide, "UPDATES", 5)
+    patch.setattr(classifier, "_train", lambda *_: None)
 
 
 def command_line(script: str, *flags: object) -> list[str]:

@@ -20,6 +20,7 @@ import gan_mlp
 import infogan
 from common.run import ROOT, Run, launch
 from tests.children import OWN, SMALL, TINY
+from tests.helpers import make_quick
 
 SCRIPTS = {"autoencoder": autoencoder, "gan_mlp": gan_mlp, "infogan": infogan}
 
@@ -79,8 +80,10 @@ OWN_FLAGS = {
     ],
     "infogan": [
         *([name, value] for name in ("--learning-rate-d", "--learning-rate-g") for value in ("-1", "nan", "inf", "2")),
-        *([f"--{name}-weight", value] for name in ("info", "continuous") for value in ("-1", "nan", "inf")),
-        ["--invariance-weight", "-1"],
+        *([f"--{name}-weight", value] for name in ("info", "continuous", "guide") for value in ("-1", "nan", "inf")),
+        *(["--decay-from", value] for value in ("-0.1", "1.1", "nan")),
+        *(["--average", value] for value in ("-0.1", "1", "nan")),
+        ["--guide-weight", "-1", "--paper"],
         ["--noise-size", "0"],
         ["--noise-size", "1000000"],
         ["--beta1", "1"],
@@ -241,6 +244,7 @@ def finished(tmp_path_factory):
             module = SCRIPTS[script]
             flags = [*SMALL, *OWN[script], *more, "--epochs", "1", "--data-dir", str(base / "data")]
             with pytest.MonkeyPatch.context() as patch:
+                make_quick(patch, TINY)
                 patch.setattr(module, "load_dataset", lambda *_: TINY)
                 out = base / str(len(done))
                 module.main(common.run.parse(module.Config, [*flags, "--out", str(out)]))

@@ -13,7 +13,7 @@ from PIL import Image
 import autoencoder
 import gan_mlp
 import infogan
-from common import BadInput
+from common import BadInput, guide
 from common.data import CLASSES, check_dataset, drawn, load_dataset
 from common.folder import load_folder, read_image
 from common.run import Run, parse
@@ -216,6 +216,7 @@ def test_the_nearest_name_is_suggested():
 def run(tmp_path, out, monkeypatch):
     """Call a script's main, which looks at few images of its own, and return the folder of the run."""
     monkeypatch.setattr(infogan, "PER_CATEGORY", 20)
+    monkeypatch.setattr(guide, "UPDATES", 5)
 
     def call(script: str, dataset: object, **fields: object):
         module = SCRIPTS[script]

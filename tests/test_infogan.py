@@ -24,12 +24,14 @@ from PIL import Image
 
 import common.run
 import infogan
-from common import BadInput, init
-from common.run import ASKED, ROOT, Run, launch, parse
+from common import BadInput, guide, init
+from common.run import ASKED, ROOT, SMOKE_FIELDS, Run, launch, parse
+from common.streams import stream, stream_seed
 from infogan import Config, Discriminator, Generator
-from tests.helpers import CPU, command_line, pictures, rows_without_time, same, same_content, tensors
+from tests.helpers import CPU, command_line, make_quick, pictures, rows_without_time, same, same_content, tensors
 
-COLUMNS = "epoch,seconds,images_per_second,loss_d,loss_g,d_real,d_fake,info_c1_nats,info_c2_nats,info_c3_nats,accuracy"
+COLUMNS = "epoch,seconds,images_per_second,loss_d,loss_g,d_real,d_fake,info_c1_nats,info_c2_nats,info_c3_nats"
+GUIDED = "guide_c1_nats,guide_c2_nats,guide_c3_nats"
 UPDATES = 2  # per epoch on the tiny set
 EPOCHS = 2
 
@@ -83,11 +85,16 @@ def flags_of(config: Config) -> list[str]:
 
 def fresh_networks(config: Config) -> tuple[Generator, Discriminator]:
     """The networks as `main` has them before the first update."""
-    torch.manual_seed(config.seed)
+    torch.manual_seed(stream_seed(config.seed, "weights"))
     networks = Generator(config.noise_size), Discriminator(config.learn_variance)
     for network in networks:
         init.dcgan_(network)
     return networks
+
+
+def counters(network: torch.nn.Module) -> set[str]:
+    """The names of what BatchNorm counts and an average leaves alone."""
+    return {name for name, value in network.state_dict().items() if not value.is_floating_point()}
 
 
 def checkpoint(folder: Path) -> dict:
@@ -108,9 +115,7 @@ def reference(tmp_path_factory, tiny):
     """A run of two epochs that was never stopped."""
     base = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(infogan, "load_dataset", lambda *_: tiny)
-        patch.setattr(infogan, "PER_CATEGORY", 20)
-        patch.setattr("common.classifier._train", lambda *_: None)
+        make_quick(patch, tiny)
         infogan.main(tiny_config(base / "outputs"))
     yield base / "outputs" / "infogan" / "run-001"
     shutil.rmtree(base)
@@ -172,7 +177,7 @@ def test_smoke_run_explains_itself(smoke_run):
 def test_smoke_metrics_have_the_header_and_finite_numbers(smoke_run):
     with (smoke_run.folder / "metrics.csv").open(newline="") as file:
         header, *rows = list(csv.reader(file))
-    assert ",".join(header) == COLUMNS
+    assert ",".join(header) == f"{COLUMNS},{GUIDED},accuracy"
     assert [row[0] for row in rows] == ["1", "2"]
     numbers = [dict(zip(header, map(float, row), strict=True)) for row in rows]
     assert all(math.isfinite(value) for row in numbers for value in row.values())
@@ -180,7 +185,7 @@ def test_smoke_metrics_have_the_header_and_finite_numbers(smoke_run):
         assert 0 < row["d_fake"] < 1
         assert 0 < row["d_real"] < 1
         assert 0 <= row["accuracy"] <= 1
-        assert row["info_c1_nats"] <= math.log(10)
+        assert max(row["info_c1_nats"], row["guide_c1_nats"]) <= math.log(10)
         assert row["seconds"] > 0
 
 
@@ -193,7 +198,7 @@ def test_smoke_report_is_a_scorecard(smoke_run):
     assert report["info_c1_maximum_nats"] == pytest.approx(math.log(10))
     assert 0 <= report["normalised_mutual_information"] <= 1
     assert report["accuracy"] <= report["accuracy_majority_map"] + 0.05
-    assert 0 <= report["c1_kept"] <= 1
+    assert all(0 <= report[f"guide_{name}"] <= 1 for name in ("accuracy", "neighbours_agree"))
     for code in ("c2", "c3"):
         assert re.fullmatch(r"(slant|thickness) \([01]\.\d\d\)", report[code])
         assert all(-1 <= report[f"{code}_{what}_rank_correlation"] <= 1 for what in ("slant", "thickness"))
@@ -202,10 +207,12 @@ def test_smoke_report_is_a_scorecard(smoke_run):
 
 def test_smoke_run_changes_every_parameter_and_buffer(smoke_run):
     content = checkpoint(smoke_run.folder)
-    for name, network in zip(("generator", "discriminator"), fresh_networks(Config()), strict=True):
+    generator, discriminator = fresh_networks(Config())
+    for name, network in (("generator", generator), ("averaged", generator), ("discriminator", discriminator)):
         before = tensors(network)
         assert list(content[name]) == list(before)
-        assert [key for key, value in before.items() if torch.equal(content[name][key], value)] == []
+        same = {key for key, value in before.items() if torch.equal(content[name][key], value)}
+        assert same == (counters(network) if name == "averaged" else set())
         assert all(value.isfinite().all() for value in content[name].values())
 
 
@@ -239,9 +246,9 @@ def test_the_seed_decides_weights_latents_and_pictures(monkeypatch, reference, o
         first_weights.append(tensors(generator))
         draw(run, data, generator, *rest)
 
-    def watched_step(discriminator, optimizer, reals, copies, fakes, latent, *rest):
+    def watched_step(discriminator, optimizer, reals, codes, fakes, latent, *rest):
         first_latents.append(latent)
-        return step(discriminator, optimizer, reals, copies, fakes, latent, *rest)
+        return step(discriminator, optimizer, reals, codes, fakes, latent, *rest)
 
     monkeypatch.setattr(infogan, "draw_epoch", watched_draw)
     monkeypatch.setattr(infogan, "discriminator_step", watched_step)
@@ -250,7 +257,7 @@ def test_the_seed_decides_weights_latents_and_pictures(monkeypatch, reference, o
     for seed, equal in ((0, False), (1, True)):
         weight = fresh_networks(Config(seed=seed))[0].dense[0].weight
         assert torch.equal(first_weights[0]["dense.0.weight"], weight) is equal
-        latent = infogan.draw_latent(64, 62, torch.Generator().manual_seed(seed))
+        latent = infogan.draw_latent(64, 62, stream(seed, "training"))
         assert torch.equal(first_latents[0].noise.cpu(), latent.noise) is equal
     found, others = pictures(out / "infogan" / "run-001"), pictures(reference)
     for name in ("epoch_000_c1.png", "epoch_001_c1.png", "epoch_001_c2.png", "epoch_001_c3.png"):
@@ -280,12 +287,13 @@ def test_how_often_pictures_are_drawn_changes_no_weight(reference, out, monkeypa
     [
         {"learn_variance": True, "noise_size": 5, "precision": "float32"},
         {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
-        {"invariance_weight": 1.0},
+        Config.PAPER | {"epochs": 1},
+        {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0},
     ],
     ids=" ".join,
 )
 def test_other_settings_run_to_the_end_and_load(out, fields):
-    report = infogan.main(tiny_config(out, epochs=1, **fields))
+    report = infogan.main(tiny_config(out, **{"epochs": 1} | fields))
     folder = out / "infogan" / "run-001"
     assert {path.name for path in folder.iterdir()} == expected_files(epochs=1)
     assert json.loads((folder / "report.json").read_text()) == report
@@ -293,10 +301,10 @@ def test_other_settings_run_to_the_end_and_load(out, fields):
     assert {name: getattr(config, name) for name in fields} == fields
 
 
-@pytest.mark.parametrize("invariance_weight", [0.0, 1.0])
-def test_no_label_reaches_training(out, tiny, on_tiny, monkeypatch, invariance_weight):
-    """With every label wrong, the same weights, optimisers and latents come out, to the bit."""
-    config = tiny_config(out, epochs=1, invariance_weight=invariance_weight)
+@pytest.mark.parametrize("guide_weight", [1.0, 0.0], ids=["guided", "alone"])
+def test_no_label_reaches_training(out, tiny, on_tiny, monkeypatch, guide_weight):
+    """With every label wrong, the same codes, weights, optimisers and latents come out, to the bit."""
+    config = tiny_config(out, epochs=1, guide_weight=guide_weight)
     infogan.main(config)
     wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: dataclasses.replace(tiny, **wrong))
@@ -305,6 +313,8 @@ def test_no_label_reaches_training(out, tiny, on_tiny, monkeypatch, invariance_w
         torch.load(out / "infogan" / name / "checkpoint.pt", weights_only=True) for name in ("run-001", "run-002")
     )
     assert not torch.equal(right.pop("digit_of_category"), other.pop("digit_of_category"))  # the labels were read
+    for row in (*right["rows"], *other["rows"]):
+        del row["accuracy"]
     assert same(right, other)
 
 
@@ -374,13 +384,15 @@ def resume_flags(stopped: Shell) -> list[str]:
 
 
 @pytest.mark.usefixtures("on_tiny")
-def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, reference, out):
-    assert shell(*flags_of(tiny_config(out, epochs=EPOCHS - 1))).status == 0
-    folder = out / "infogan" / "run-001"
+def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, out):
+    """Where step sizes do not fall: otherwise those of a longer run fall later."""
+    for epochs in (EPOCHS, EPOCHS - 1):
+        assert shell(*flags_of(tiny_config(out, epochs=epochs)), "--decay-from", 1).status == 0
+    whole, folder = (out / "infogan" / name for name in ("run-001", "run-002"))
     assert len(rows_without_time(folder)) == EPOCHS - 1
     longer = shell("--resume", folder, "--epochs", EPOCHS)
     assert longer.status == 0, longer.err
-    assert_same_run(folder, reference)
+    assert_same_run(folder, whole)
 
 
 @pytest.mark.usefixtures("on_tiny")
@@ -397,6 +409,68 @@ def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, fini
         assert (finished / name).read_bytes() == (reference / name).read_bytes()
 
 
+@pytest.fixture
+def undrawn(monkeypatch, on_tiny):
+    """Runs draw no picture, and `main` returns their folder."""
+    for name in ("draw_reals", "draw_epoch"):
+        monkeypatch.setattr(infogan, name, lambda *_: None)
+    monkeypatch.setattr(infogan, "report", lambda run, *_: run.folder)
+
+
+def interrupted_after(calls: int, function):
+    count = iter(range(calls))
+
+    def call(*arguments: object):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("module", "function", "calls", "known"),
+    [(guide, "train_step", 1, False), (guide, "train_step", 8, False), (infogan, "update", 1, True)],
+    ids=["in the first beginning", "in the last reading", "in training"],
+)
+def test_an_interrupted_run_reads_again_unless_it_has_read(monkeypatch, reference, out, module, function, calls, known):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, interrupted_after(calls, getattr(module, function)))
+        with pytest.raises(KeyboardInterrupt):
+            infogan.main(tiny_config(out))
+    folder = out / "infogan" / "run-001"
+    unread = checkpoint(folder)["guide_c1"] == guide.UNREAD
+    assert unread.any() == unread.all() == (not known)
+    if known:
+        monkeypatch.setattr(guide, "read", None)
+    infogan.main(parse(Config, ["--resume", str(folder)]))
+    assert (folder / "checkpoint.pt").read_bytes() == (reference / "checkpoint.pt").read_bytes()
+    assert rows_without_time(folder) == rows_without_time(reference)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("fields", [Config.PAPER, {"guide_weight": 0.0, "average": 0.5}, {"info_weight": 0.0}], ids=str)
+def test_without_a_guide_nothing_is_read_and_resuming_remembers_it(monkeypatch, out, fields):
+    monkeypatch.setattr(guide, "read", None)
+    config = tiny_config(out, **fields | {"epochs": 1})
+    folder = infogan.main(config)
+    content = checkpoint(folder)
+    assert not [name for name in (*content, *content["rows"][0]) if "guide" in name]
+    again = parse(Config, ["--resume", str(folder)])
+    assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("average", [0.0, 0.999])
+def test_the_average_is_neither_the_first_weights_nor_the_last_but_without_a_decay(out, average):
+    content = checkpoint(infogan.main(tiny_config(out, epochs=1, guide_weight=0.0, average=average)))
+    for name, first in tensors(fresh_networks(Config())[0]).items():
+        if first.is_floating_point():
+            assert not torch.equal(content["averaged"][name], first), name
+            assert torch.equal(content["averaged"][name], content["generator"][name]) == (average == 0.0), name
+
+
 def assert_refused_and_untouched(shell, folder: Path, flags: list, *words: str) -> None:
     before = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
     assert_refused(shell("--resume", folder, *flags), *words)
@@ -411,11 +485,15 @@ def assert_refused_and_untouched(shell, folder: Path, flags: list, *words: str) 
         ["--batch-size", 32],
         ["--learning-rate-d", 1e-4],
         ["--learning-rate-g", 1e-4],
+        ["--decay-from", 1],
         ["--beta1", 0.9],
         ["--info-weight", 0],
         ["--continuous-weight", 0.1],
+        ["--guide-weight", 0],
+        ["--average", 0],
         ["--noise-size", 10],
         ["--learn-variance"],
+        ["--paper"],
         ["--smoke"],
         ["--epochs", EPOCHS - 1],
     ],
@@ -473,7 +551,7 @@ def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(
     joined = " ".join(result.out.split())
     for field in dataclasses.fields(Config):
         assert re.search(rf"{flag(field.name)} \S.*?[a-z]{{2,}} [a-z0-9]+", joined), field.name
-    for said in ("images per update [authors' code] (128)", "(0.0002)", "auto|float32|bfloat16", "(off)"):
+    for said in ("images per update [authors' code] (128)", "(0.0008)", "auto|float32|bfloat16", "(off)"):
         assert said in joined
 
 
@@ -553,6 +631,32 @@ def test_a_flag_beside_smoke_still_counts():
     smoke = parse(Config, ["--smoke"])
     assert smoke == Config(smoke=True, epochs=2, batch_size=64, dataset="drawn")
     assert parse(Config, ["--smoke", "--epochs", "5", "--seed", "3"]) == dataclasses.replace(smoke, epochs=5, seed=3)
+
+
+PRESET = Config(**Config.PAPER)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--paper"], PRESET),
+        (["--paper", "--epochs", "5", "--seed", "3"], dataclasses.replace(PRESET, epochs=5, seed=3)),
+        (["--average", "0.9", "--paper"], dataclasses.replace(PRESET, average=0.9)),
+        (["--paper", "--smoke"], dataclasses.replace(PRESET, smoke=True, epochs=2, batch_size=64, dataset="drawn")),
+        (["--smoke", "--epochs", "4", "--paper"], dataclasses.replace(PRESET, **SMOKE_FIELDS | {"epochs": 4})),
+        (["--no-paper"], Config()),
+    ],
+    ids=lambda flags: " ".join(flags) if isinstance(flags, list) else "",
+)
+def test_a_flag_beside_paper_still_counts_in_any_order_and_smoke_makes_it_short(flags, expected):
+    assert parse(Config, flags) == expected
+
+
+def test_paper_is_the_recipe_of_the_paper():
+    assert (PRESET.learning_rate_d, PRESET.learning_rate_g, PRESET.decay_from) == (2e-4, 1e-3, 1.0)
+    assert (PRESET.guided, PRESET.average) == (False, 0.0)
+    assert Config().guided
+    assert not Config(info_weight=0.0).guided
 
 
 def test_importing_the_script_does_no_work(tmp_path):

@@ -1,38 +1,37 @@
-"""One short real training, for what no other test sees: that the game and the information are really learned."""
+"""One short real training, for what no other test sees: that the kinds, slant and thickness are really learned."""
 
 import pytest
 
 import infogan
-from common.data import Dataset, drawn
-
-
-def upright_digits(train: int, test: int) -> Dataset:
-    """Drawn digits that lean little, so that the shape of the digit is what differs most, as after a longer training
-    on all of them."""
-    data = drawn(train=36_000, test=6_000)
-    upright = data.factors["slant"].abs() < 0.2
-    keep_train, keep_test = upright[:36_000], upright[36_000:]
-    return Dataset(
-        "drawn",
-        data.train_images[keep_train][:train],
-        data.train_labels[keep_train][:train],
-        data.test_images[keep_test][:test],
-        data.test_labels[keep_test][:test],
-    )
+from common import guide, metrics
+from common.data import drawn, to_float
 
 
 @pytest.mark.slow
-def test_a_minute_of_training_makes_c1_the_digit(out, monkeypatch):
-    """400 updates of 64 images reached 2.16 nats and an accuracy of 0.80 on this seed, as many of 128 images 2.2 nats
-    and 0.85 to 0.98 over three seeds. Without the information term it is 0.0 nats, 0.5, and less than nothing on c2 and
-    c3."""
-    data = upright_digits(train=6_400, test=1_000)
-    assert (len(data.train_images), len(data.test_images)) == (6_400, 1_000)
+def test_a_minute_of_training_finds_the_digits_their_slant_and_their_thickness(out, monkeypatch):
+    """Over seeds 1 to 5, in float32: accuracy 0.91 to 0.99, c1 2.0 nats, c2 with slant 0.95 to 0.96 and with thickness
+    at most 0.17, c3 with thickness 0.82 to 0.86 and with slant at most 0.16.
+
+    Without the balance weight (1 in place of 3) the accuracy is 0.51 and 0.55 (seeds 1 and 2); without the term on
+    slant and thickness c2 follows slant by 0.38 and c3 thickness by 0.32 (seed 1). Without neighbours these digits are
+    found all the same (0.96 and 0.95), so test_guide.py has a test of its own for them.
+    """
+    data = drawn(train=2_400, test=1_000)
     monkeypatch.setattr(infogan, "load_dataset", lambda *_: data)
     monkeypatch.setattr(infogan, "draw_epoch", lambda *_: None)
     monkeypatch.setattr(infogan, "report", lambda run, *_: run.rows[-1])
-    last = infogan.main(infogan.Config(dataset="drawn", epochs=4, batch_size=64, out=out))
-    assert last["info_c1_nats"] > 2.0
-    assert last["accuracy"] > 0.6
-    assert last["info_c2_nats"] > 0.3
-    assert last["info_c3_nats"] > 0.1
+    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "BEGINNINGS": 1}.items():
+        monkeypatch.setattr(guide, name, value)
+    last = infogan.main(infogan.Config(dataset="drawn", epochs=2, batch_size=64, seed=1, out=out))
+    assert last["info_c1_nats"] > 1.7
+
+    model = infogan.load(out / "infogan" / "run-001")
+    codes = model.encode(to_float(data.test_images))
+    digit = model.digit_of_category[codes.c1.argmax(dim=1)]
+    assert (digit == data.test_labels).float().mean() > 0.8
+    of_digit = [data.test_labels == label for label in range(10)]
+    for code, own, other, least in (("c2", "slant", "thickness", 0.8), ("c3", "thickness", "slant", 0.6)):
+        for factor, low, high in ((own, least, 1), (other, -0.35, 0.35)):
+            values = data.factors[factor][len(data.train_images) :]
+            within = [metrics.rank_correlation(getattr(codes, code)[rows], values[rows]) for rows in of_digit]
+            assert low < sum(within) / 10 < high, (code, factor)

@@ -18,6 +18,7 @@ from torch import nn
 import infogan
 from common import BadInput
 from common.run import read_tensors
+from common.streams import stream
 from infogan import Config, Discriminator, Generator, Model
 
 PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category
@@ -98,7 +99,7 @@ def test_tensors_of_codes_are_taken_image_by_image(model):
 
 
 def test_codes_that_are_given_leave_the_others_as_the_seed_has_them(model):
-    latent = infogan.draw_latent(3, 62, torch.Generator().manual_seed(5))
+    latent = infogan.draw_latent(3, 62, stream(5, "generate"))
     c2, c3 = latent.continuous.unbind(dim=1)
     everything = model.generate(3, noise=latent.noise, category=latent.category, c2=c2, c3=c3)
     assert torch.equal(model.generate(3, seed=5), everything)
@@ -360,7 +361,7 @@ class Accomplice:
 
 
 @pytest.mark.parametrize("save", [torch.save, partial(pickle.dump, protocol=2)], ids=["torch.save", "pickle.dump"])
-@pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: {"generator": evil}], ids=["bare", "within a dict"])
+@pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: {"averaged": evil}], ids=["bare", "within a dict"])
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(run, tmp_path, save, wrap):
     trace = tmp_path / "trace"
     (run / "checkpoint.pt").unlink()
@@ -375,10 +376,10 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(run, tmp_path
     [
         lambda content: [1, 2],
         lambda content: {},
-        lambda content: {**content, "generator": None},
-        lambda content: {**content, "generator": content["discriminator"]},
-        lambda content: {**content, "generator": {**content["generator"], "dense.0.weight": torch.zeros(3)}},
-        lambda content: {**content, "generator": {**content["generator"], "one.more": torch.zeros(3)}},
+        lambda content: {**content, "averaged": None},
+        lambda content: {**content, "averaged": content["discriminator"]},
+        lambda content: {**content, "averaged": {**content["averaged"], "dense.0.weight": torch.zeros(3)}},
+        lambda content: {**content, "averaged": {**content["averaged"], "one.more": torch.zeros(3)}},
         lambda content: {**content, "discriminator": dict(list(content["discriminator"].items())[1:])},
         lambda content: {name: value for name, value in content.items() if name != "digit_of_category"},
         lambda content: {**content, "digit_of_category": torch.zeros(10, dtype=torch.long)},
@@ -407,7 +408,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(run, tmp_path
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(run, damage):
     content = torch.load(run / "checkpoint.pt", weights_only=True)
-    content = {name: content[name] for name in ("generator", "discriminator", "digit_of_category")}
+    content = {name: content[name] for name in ("averaged", "discriminator", "digit_of_category")}
     (run / "checkpoint.pt").unlink()
     torch.save(damage(content), run / "checkpoint.pt")
     assert_refused(run, str(run / "checkpoint.pt"))

@@ -14,7 +14,6 @@ from infogan import (
     gaussian_nll,
     generator_loss,
     information,
-    shared_information,
 )
 
 FAKE, REAL = torch.tensor([40.0, -40.0]), torch.tensor([-40.0, 40.0])
@@ -133,29 +132,3 @@ def test_learned_log_variance_has_a_floor_and_is_itself_far_above_it():
 def test_fixed_variance_is_one():
     q = Discriminator(learn_variance=False).posterior(torch.randn(4, 1024))
     assert torch.equal(q.log_variance, torch.zeros(4, 2))
-
-
-def test_information_shared_by_sure_and_equal_predictions_is_ln_10():
-    one_hot = torch.eye(10).repeat(3, 1)
-    assert shared_information(one_hot, one_hot).item() == pytest.approx(math.log(10), abs=1e-4)
-
-
-def test_information_shared_under_other_names_is_as_much():
-    """What counts is that one can be told from the other; a swap that is its own inverse survives the symmetry."""
-    one_hot = torch.eye(10).repeat(3, 1)
-    assert shared_information(one_hot, one_hot.flip(1)).item() == pytest.approx(math.log(10), abs=1e-4)
-
-
-@pytest.mark.parametrize("collapsed", [torch.full((30, 10), 0.1), torch.eye(10)[[4]].repeat(30, 1)])
-def test_a_prediction_that_says_nothing_shares_nothing(collapsed):
-    assert shared_information(collapsed, collapsed).item() == pytest.approx(0, abs=1e-4)
-
-
-def test_shared_information_is_that_of_the_joint_table():
-    """Against the definition, sum P ln P / (Pr Pc), of a table written by hand: two categories, mixed by 20 %."""
-    p = torch.zeros(10, 10)
-    p[:5, 0], p[5:, 1] = 1, 1
-    q = p.clone()
-    q[4], q[9] = p[9], p[4]
-    expected = 2 * 0.4 * math.log(0.4 / 0.25) + 2 * 0.1 * math.log(0.1 / 0.25)
-    assert shared_information(p, q).item() == pytest.approx(expected, abs=1e-5)

@@ -14,6 +14,7 @@ from infogan import Config, Discriminator, Generator, Posterior, discriminator_s
 from tests.helpers import CPU, FLOAT32, buffer_names, moved, parameter_names, tensors
 
 BATCH = 16
+Codes = tuple[torch.Tensor, torch.Tensor]  # of real images, as the guide reads them
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -28,10 +29,10 @@ class Pair:
     reals: torch.Tensor
     latent: infogan.Latent
 
-    def step_discriminator(self, config: Config) -> dict[str, torch.Tensor]:
+    def step_discriminator(self, config: Config, codes: Codes | None = None) -> dict[str, torch.Tensor]:
         fakes = self.generator(self.latent.joined())
         return discriminator_step(
-            self.discriminator, self.optimizer_d, self.reals, None, fakes, self.latent, config, FLOAT32
+            self.discriminator, self.optimizer_d, self.reals, codes, fakes, self.latent, config, FLOAT32
         )
 
     def step_generator(self, config: Config) -> dict[str, torch.Tensor]:
@@ -48,6 +49,14 @@ def new_pair(learn_variance: bool = False) -> Pair:
     optimizers = [torch.optim.Adam(network.parameters(), lr=1e-3) for network in (generator, discriminator)]
     latent = draw_latent(BATCH, 62, torch.Generator().manual_seed(1))
     return Pair(generator, discriminator, *optimizers, torch.rand(BATCH, 1, 28, 28), latent)
+
+
+CODES: Codes = (torch.arange(BATCH) % 10, torch.linspace(-0.9, 0.9, 2 * BATCH).view(2, BATCH).T)
+
+
+def floats(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without what BatchNorm counts."""
+    return {name: value for name, value in values.items() if value.is_floating_point()}
 
 
 @pytest.fixture
@@ -216,12 +225,13 @@ def test_init_accepts_layers_without_parameters():
 
 
 @pytest.mark.parametrize("learn_variance", [False, True])
-def test_discriminator_step_moves_the_trunk_and_both_heads_and_nothing_of_the_generator(learn_variance):
+@pytest.mark.parametrize("guided", [False, True])
+def test_discriminator_step_moves_the_trunk_and_both_heads_and_nothing_of_the_generator(learn_variance, guided):
     pair = new_pair(learn_variance)
     fakes = pair.generator(pair.latent.joined())
     before_g, before_d = tensors(pair.generator), tensors(pair.discriminator)
-    config = Config(learn_variance=learn_variance)
-    discriminator_step(pair.discriminator, pair.optimizer_d, pair.reals, None, fakes, pair.latent, config, FLOAT32)
+    config, codes = Config(learn_variance=learn_variance), CODES if guided else None
+    discriminator_step(pair.discriminator, pair.optimizer_d, pair.reals, codes, fakes, pair.latent, config, FLOAT32)
     assert moved(pair.discriminator, before_d) == set(before_d)
     assert moved(pair.generator, before_g) == set()
     assert all(parameter.grad is None for parameter in pair.generator.parameters())
@@ -276,6 +286,81 @@ def test_the_generator_follows_the_information():
         pair.step_generator(Config(info_weight=weight))
         updates.append(pair.generator.dense[0].weight.grad)
     assert not torch.allclose(*updates)
+
+
+# The guide ------------------------------------------------------------------------------------------------------
+
+
+def test_the_guides_codes_move_the_trunk_and_both_heads_by_their_weight():
+    """The head of D feels them through the next step's features alone, so after two steps."""
+    usual, weighed, other = new_pair(), new_pair(), new_pair()
+    for _ in range(2):
+        usual.step_discriminator(Config(guide_weight=1.0), CODES)
+        weighed.step_discriminator(Config(guide_weight=2.0), CODES)
+        other.step_discriminator(Config(guide_weight=1.0), (CODES[0].flip(0), CODES[1]))
+    for pair in (weighed, other):
+        differ = moved(pair.discriminator, tensors(usual.discriminator))
+        assert differ >= parameter_names(usual.discriminator)
+
+
+def test_q_learns_to_read_the_guides_codes_from_real_images(pair):
+    config = Config(info_weight=1e-6)  # hardly any information on drawn images, which Q could learn from as well
+    seen = [pair.step_discriminator(config, CODES) for _ in range(30)]
+    for name in ("guide_c1_nll", "guide_c2_error", "guide_c3_error"):
+        assert seen[-1][name] < 0.5 * seen[0][name], name
+
+
+def test_without_a_guide_nothing_of_it_is_looked_at(pair):
+    assert not {name for name in pair.step_discriminator(Config()) if name.startswith("guide")}
+    assert {name for name in pair.step_discriminator(Config(), CODES) if name.startswith("guide")} == {
+        "guide_c1_nll",
+        "guide_c2_error",
+        "guide_c3_error",
+    }
+
+
+# The average, and the step sizes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 8.0), (0.25, 10.0), (0.75, 14.0), (1.0, 16.0)])
+def test_the_average_is_the_exact_mix_of_every_weight_and_statistic(share, expected):
+    averaged, generator = Generator(5), Generator(5)
+    for network, value in ((averaged, 8.0), (generator, 16.0)):
+        for tensor in network.state_dict().values():
+            tensor.fill_(value)
+    infogan.average_weights(averaged, generator, torch.tensor(share))
+    for name, value in averaged.state_dict().items():
+        assert value.unique().tolist() == [expected if value.is_floating_point() else 8.0], name
+    assert all(value.unique().tolist() == [16.0] for value in generator.state_dict().values())
+
+
+def test_an_update_adds_the_generator_as_it_then_is_to_the_average():
+    torch.manual_seed(0)
+    players = infogan.build(Config(), CPU)
+    reals, random = torch.rand(BATCH, 1, 28, 28), torch.Generator().manual_seed(0)
+    before = tensors(players.averaged)
+    infogan.update(players, reals, CODES, torch.tensor(1.0), random, Config(), FLOAT32)
+    after = tensors(players.averaged)
+    assert all(torch.equal(value, players.generator.state_dict()[name]) for name, value in floats(after).items())
+    assert not any(torch.equal(value, before[name]) for name, value in floats(after).items())
+    infogan.update(players, reals, None, torch.tensor(0.5), random, Config(), FLOAT32)
+    for name, value in floats(tensors(players.averaged)).items():
+        expected = (after[name] + players.generator.state_dict()[name]) / 2
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+        assert not torch.equal(value, after[name]), name
+
+
+@pytest.mark.parametrize(
+    ("decay_from", "expected"),
+    [
+        (0.4, [1.0, 1.0, 1.0, 0.51, 0.02]),
+        (0.0, [1.0, 0.804, 0.608, 0.314, 0.02]),
+        (1.0, [1.0, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_step_sizes_fall_evenly_to_2_percent_from_where_they_are_told(decay_from, expected):
+    found = [infogan.step_size(progress, decay_from) for progress in (0.0, 0.2, 0.4, 0.7, 1.0)]
+    assert found == pytest.approx(expected)
 
 
 # Information weight 0: the plain GAN, with Q watching ----------------------------------------------------------
@@ -335,7 +420,7 @@ def test_a_training_pass_moves_buffers_and_a_look_does_not(pair):
 def test_pictures_and_measurements_move_no_buffer_and_restore_the_mode(pair, tiny):
     before_g, before_d = tensors(pair.generator), tensors(pair.discriminator)
     infogan.code_sheets(pair.generator, draw_latent(10, 62, torch.Generator().manual_seed(0)), torch.arange(10))
-    infogan.measure_codes(pair.generator, 62, CPU)
+    infogan.measure_codes(pair.generator, 62, torch.Generator().manual_seed(0))
     for part in ("train", "test"):
         infogan.read_categories(pair.discriminator, tiny, part, FLOAT32)
     assert moved(pair.generator, before_g) == moved(pair.discriminator, before_d) == set()
@@ -374,57 +459,3 @@ def test_frozen_gives_the_output_of_a_training_pass(pair):
     with frozen(pair.discriminator):
         found: Posterior = pair.discriminator.posterior(pair.discriminator.features(images))
     torch.testing.assert_close(found.logits, twin.posterior(twin.features(images)).logits)
-
-
-# Transformed copies ---------------------------------------------------------------------------------------------
-
-
-def moments(x: torch.Tensor) -> torch.Tensor:
-    """Centre (2) and second moments (xx, yy, xy) of images (n, 1, 28, 28), in pixels: (n, 5)."""
-    weight = x[:, 0] / x.sum(dim=(1, 2, 3), keepdim=True)[:, 0]
-    place = torch.arange(28.0) - 13.5
-    across, down = (weight.sum(1) * place).sum(1), (weight.sum(2) * place).sum(1)
-    dx, dy = place - across[:, None], place - down[:, None]
-    second = [(weight * d).sum((1, 2)) for d in (dx[:, None] ** 2, dy[..., None] ** 2, dx[:, None] * dy[..., None])]
-    return torch.stack([across, down, *second], dim=1)
-
-
-def test_copies_are_moved_turned_and_scaled_within_the_limits_and_keep_their_grey_values():
-    """A cross in the middle: its centre goes by at most 10 % of the width, its arms shrink or grow by at most 15 %."""
-    x = torch.zeros(2_000, 1, 28, 28)
-    x[:, :, 7:21, 13:15] = 1
-    x[:, :, 13:15, 7:21] = 1
-    y = infogan.transformed(x, torch.Generator().manual_seed(0))
-    assert y.shape == x.shape
-    assert y.min() >= 0
-    assert y.max() <= 1
-    before, after = moments(x[:1]), moments(y)
-    assert after[:, :2].abs().max() <= 2.8 * 1.4  # a shift of the grid, seen through its shear and scale
-    assert after[:, :2].abs().max() > 2
-    assert after[:, :2].mean(dim=0).abs().max() < 0.2
-    size = (after[:, 2:4].sum(dim=1) / before[:, 2:4].sum(dim=1)).sqrt()
-    assert 0.8 < size.min() < 0.93
-    assert 1.07 < size.max() < 1.25
-
-
-def test_copies_come_from_the_random_generator_alone():
-    x = torch.rand(4, 1, 28, 28)
-    one, same = (infogan.transformed(x, torch.Generator().manual_seed(3)) for _ in range(2))
-    other = infogan.transformed(x, torch.Generator().manual_seed(4))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_with_copies_q_learns_to_keep_its_category(pair):
-    """The information rises over a few steps at a large weight; without copies it is not even looked at."""
-    config = Config(invariance_weight=10.0)
-    copies = infogan.transformed(pair.reals, torch.Generator().manual_seed(0))
-    fakes = pair.generator(pair.latent.joined()).detach()
-    seen = [
-        discriminator_step(
-            pair.discriminator, pair.optimizer_d, pair.reals, copies, fakes, pair.latent, config, FLOAT32
-        )["c1_shared_nats"].item()
-        for _ in range(20)
-    ]
-    assert seen[-1] > seen[0] + 0.1
-    assert "c1_shared_nats" not in pair.step_discriminator(Config())

@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from common.classifier import SHARES, collapse
+from common.guide import UNREAD
 from common.run import ROOT
-from tests.children import EPOCHS, OWN, SMALL, UPDATES, Child, HarmFile, PoisonAt, SignalAt
+from tests.children import EPOCHS, OWN, SMALL, UPDATES, Child, HarmFile, PoisonAt, SignalAt, SignalWhileReading
 from tests.helpers import pictures, rows_without_time, same_content
 
 SCRIPTS = ("autoencoder", "gan_mlp", "infogan")
@@ -97,6 +98,18 @@ def test_a_signal_loses_no_update_and_the_printed_command_ends_with_the_same_byt
     status, _, err = Child(script, *command[2:]).finish()
     assert status == 0, err
     assert_same_run(folder, whole(script)[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_the_guide_reads_has_it_read_again_and_end_with_the_same_bytes(whole, out, number):
+    status, said, err = Child("infogan", *flags_of("infogan", out), harm=SignalWhileReading(number, 4)).finish()
+    assert status == (-number if number == signal.SIGKILL else 130), said + err
+    assert err.count("go on with: ") == err.count("\n") == (number != signal.SIGKILL)
+    folder = run_folder("infogan", out)
+    assert (checkpoint(folder)["guide_c1"] == UNREAD).all()
+    status, said, err = Child("infogan", *go_on(folder)).finish()
+    assert status == 0, said + err
+    assert_same_run(folder, whole("infogan")[0])
 
 
 @EACH_AT_LENGTH

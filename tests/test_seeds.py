@@ -10,10 +10,11 @@ import time
 
 import pytest
 
+import infogan
 from autoencoder import Config
-from benchmarks.seeds import main, seeds_of, study_name, summarise
+from benchmarks.seeds import finished, main, read_report, seeds_of, study_name, summarise
 from common import BadInput
-from common.run import ROOT, parse
+from common.run import ROOT, parse, write_json
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,70 @@ def test_a_study_is_named_after_the_fields_that_differ():
     assert study_name(Config(seed=5, device="cpu")) == "default"
     assert study_name(Config(epochs=3, hidden=32)) == study_name(Config(hidden=32, epochs=3))
     assert study_name(Config(epochs=3, hidden=32)) != study_name(Config(epochs=3, hidden=33))
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "default"),
+        ("--info-weight 0", "info_weight=0.0"),
+        ("--paper", "paper"),
+        ("--paper --epochs 12 --seed 4", "paper"),
+        ("--paper --epochs 2", "paper,epochs=2"),
+        ("--paper --info-weight 0", "paper,info_weight=0.0"),
+        ("--paper --epochs 3 --average 0.999", "paper,epochs=3,average=0.999"),  # the defaults without --paper
+    ],
+)
+def test_a_study_of_the_paper_is_named_after_the_fields_that_differ_from_the_preset(flags, name):
+    assert study_name(parse(infogan.Config, flags.split())) == name
+
+
+def test_no_run_of_another_study_is_taken_for_a_finished_one(tmp_path):
+    run = tmp_path / "seed-000" / "autoencoder" / "run-001"
+    run.mkdir(parents=True)
+    write_json(run / "report.json", {"epochs": 3})
+
+    def found(stored, asked):
+        write_json(run / "config.json", {"script": "autoencoder", **vars(stored)})
+        return finished(tmp_path / "seed-000", asked)
+
+    assert found(Config(epochs=3, seed=5, dataset="mnist"), Config(epochs=3)) == run
+    assert found(Config(epochs=3, dataset="mnist"), Config(epochs=4, dataset="mnist")) is None
+    with pytest.raises(BadInput, match="dataset drawn, not mnist"):
+        found(Config(epochs=3, dataset="drawn"), Config(epochs=3, dataset="mnist"))
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path / "a_b", tmp_path / "a" / "b"):  # `study_name` has the same name for both
+        folder.mkdir()
+        assert found(Config(epochs=3, dataset=str(folder)), Config(epochs=3, dataset=str(folder))) == run
+    with pytest.raises(BadInput, match="was run with dataset"):
+        found(Config(epochs=3, dataset=str(tmp_path / "a_b")), Config(epochs=3, dataset=str(tmp_path / "a" / "b")))
+
+
+@pytest.mark.parametrize(
+    ("report", "minutes"),
+    [
+        ({"seconds": 90}, 1.5),
+        ({"seconds": 90, "guide_seconds": 60}, 2.5),
+        ({"seconds": 90, "guide_seconds": None}, 1.5),
+    ],
+)
+def test_the_minutes_are_those_of_reading_and_of_the_epochs(tmp_path, report, minutes):
+    write_json(tmp_path / "report.json", report)
+    assert read_report(tmp_path) == {**report, "minutes": minutes}
+
+
+def test_runs_on_several_datasets_make_no_table(tmp_path):
+    """Where MNIST can't be had, a run takes drawn digits."""
+    for seed, dataset in enumerate(("mnist", "drawn")):
+        run = tmp_path / "autoencoder" / "default" / f"seed-{seed:03d}" / "autoencoder" / "run-001"
+        run.mkdir(parents=True)
+        write_json(run / "config.json", {"script": "autoencoder", **vars(Config(dataset=dataset))})
+        write_json(run / "report.json", {"dataset": dataset, "epochs": Config().epochs, "seconds": 60})
+    flags = ["autoencoder.py", "--out", str(tmp_path), "--summarise"]
+    with pytest.raises(BadInput, match="drawn, mnist"):
+        main([*flags, "--seeds", "0-1"])
+    assert not list(tmp_path.rglob("summary.csv"))
+    assert main([*flags, "--seeds", "0"]) == 0
 
 
 def test_the_table_has_minimum_median_and_maximum_of_every_number(tmp_path, capsys):

@@ -1,0 +1,95 @@
+"""How soon does the category tell the digits apart? Accuracy of c1 over minutes, for every run of some studies.
+
+    python benchmarks/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
+
+A study is a folder that `benchmarks/seeds.py infogan.py` has written. Minutes count from a run's start: the reading of
+real images, where there is a guide, then the epochs with all that is measured and drawn in them.
+
+Writes accuracy.png and accuracy.pdf to benchmarks/results/.
+"""
+
+import argparse
+import math
+import sys
+from itertools import cycle
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common import BadInput
+from common.images import new_figure, save_figure
+from common.run import ROOT, read_json, read_rows
+
+RESULTS = ROOT / "benchmarks" / "results"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # for the colour-blind, too (Okabe and Ito)
+
+Points = list[tuple[float, float]]
+
+
+def accuracy(run: Path) -> Points:
+    """(minutes since the start, accuracy in percent) after each epoch. Raises BadInput where it was not measured."""
+    report = read_json(run / "report.json") if (run / "report.json").exists() else {}
+    seconds = report.get("guide_seconds") or 0.0
+    points = []
+    for row in read_rows(run / "metrics.csv"):
+        if "accuracy" not in row:
+            raise BadInput(f"{run / 'metrics.csv'}: has no accuracy of c1")
+        seconds += row["seconds"]
+        points.append((seconds / 60, 100 * row["accuracy"]))
+    return points
+
+
+def save_lines(
+    path: Path, groups: dict[str, list[Points]], title: str, axis: str, limits: tuple, level: tuple[float, str]
+) -> None:
+    """Draw a thin line per run, 800 pixels wide, a colour per group, whose name stands at the right of its lines.
+
+    axis: what x is; limits: of y, None where the lines decide; level: height and label of a dashed line.
+    """
+    figure = new_figure(20 / 3, 4.2)
+    axes = figure.add_subplot(title=title, xlabel=axis)
+    names = []
+    for (name, lines), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+        for points in lines:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, marker=".", markersize=3)
+        x, y = zip(*(points[-1] for points in lines), strict=True)
+        names.append((sum(y) / len(y), max(x), name, colour))
+    axes.set_xlim(0, max(x for _, x, _, _ in names))
+    axes.set_ylim(*limits)
+    axes.axhline(level[0], color="0.35", linestyle="--", linewidth=1)
+    axes.text(0.01, level[0], level[1], color="0.35", va="bottom", transform=axes.get_yaxis_transform())
+    bottom, top = axes.get_ylim()
+    free = math.inf  # below the last name
+    for y, x, name, colour in sorted(names, reverse=True):
+        free = min(y, free - 0.06 * (top - bottom))
+        text = axes.annotate(name, (x, free), (6, 0), textcoords="offset points", color=colour, va="center")
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    save_figure(path, figure)
+
+
+def main(arguments: list[str]) -> None:
+    """Read the runs, draw the picture. Raises BadInput for a study without a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("studies", nargs="+", type=Path, help="folders that seeds.py has written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the pictures")
+    own = parser.parse_args(arguments)
+    groups = {}
+    for study in own.studies:
+        lines = [accuracy(path.parent) for path in sorted(study.glob("seed-*/infogan/run-*/metrics.csv"))]
+        if not lines:
+            raise BadInput(f"{study}: has no run of infogan.py with a complete epoch")
+        groups[f"{study.resolve().name}, {len(lines)} seeds"] = lines
+    own.out.mkdir(parents=True, exist_ok=True)
+    title, axis = "InfoGAN: accuracy of c1 on test images [%]", "minutes since the start"
+    save_lines(own.out / "accuracy.png", groups, title, axis, limits=(0, 100), level=(10, "chance: 10 %"))
+    print(f"written to {own.out / 'accuracy.png'}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BadInput as error:
+        print(f"accuracy_over_time.py: {error}", file=sys.stderr)
+        sys.exit(2)

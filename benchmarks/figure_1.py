@@ -1,0 +1,118 @@
+"""Does the category carry information? Figure 1 of the InfoGAN paper, measured here: L_I(c1) over the updates.
+
+    python benchmarks/figure_1.py
+    python benchmarks/figure_1.py --seeds 0 --epochs 2
+
+Three settings on MNIST: the default, which reads real images first; `--paper`; and `--paper --info-weight 0`, a plain
+GAN that Q only watches. A run trains as `python infogan.py` does with these flags and as many epochs.
+
+Writes figure_1.csv, figure_1.png and figure_1.pdf to benchmarks/results/. A run that is in the csv is not run again, so
+the program can be stopped, and the same command goes on with the next run.
+"""
+
+import argparse
+import csv
+import math
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import infogan
+from benchmarks.accuracy_over_time import RESULTS, Points, save_lines
+from benchmarks.seeds import seeds_of
+from common import BadInput, guide
+from common.data import epoch_order, load_dataset, to_float
+from common.run import ROOT, choose_device, choose_precision, mixed_precision, parse, whole_file
+from common.streams import stream, stream_seed
+
+SETTINGS = {"default": [], "--paper": ["--paper"], "--paper --info-weight 0": ["--paper", "--info-weight", "0"]}
+EVERY = 10  # updates from one point to the next
+
+
+def trained(config: infogan.Config, images: Tensor) -> Points:
+    """(updates done, L_I(c1) in nats on the images drawn next), while infogan.py's training goes over `images`
+    (n, 28, 28) uint8."""
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    autocast = mixed_precision(device, precision)
+    images = images.to(device)
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    random = stream(config.seed, "training", device=device)
+    players = infogan.build(config, device)
+    codes = guide.read(images, config.seed, precision) if config.guided else None
+    share = torch.zeros((), device=device)
+    orders = [epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs)]
+    batches = [batch.to(device) for order in orders for batch in order.split(config.batch_size)]
+    points = []
+    for updates, batch in enumerate(batches):
+        infogan.schedule(players, share, updates, updates / len(batches), config)
+        reals = to_float(images.index_select(0, batch))
+        seen = infogan.update(players, reals, codes and codes.of(batch), share, random, config, autocast)
+        if updates % EVERY == 0:
+            points.append((updates, math.log(infogan.CATEGORIES) - seen["c1_nll"].item()))
+    return points
+
+
+def read_curves(path: Path) -> dict[tuple[str, int], Points]:
+    """The points of each setting and seed in the csv; none where there is no such file."""
+    curves: dict[tuple[str, int], Points] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for setting, seed, updates, nats in list(csv.reader(file))[1:]:
+                curves.setdefault((setting, int(seed)), []).append((int(updates), float(nats)))
+    return curves
+
+
+def main(arguments: list[str]) -> None:
+    """Run what the csv lacks, write csv and pictures. Raises BadInput for bad flags, or rows of another --epochs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", default="0-2", help="like 0-2 or 0,3,7 (default: 0-2)")
+    parser.add_argument("--epochs", default="1", help="passes over the training images (default: 1)")
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where MNIST/raw is or will be")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the csv and the pictures")
+    own = parser.parse_args(arguments)
+    configs = {
+        (setting, seed): parse(infogan.Config, [*SETTINGS[setting], "--seed", str(seed), "--epochs", own.epochs])
+        for seed, setting in product(seeds_of(own.seeds), SETTINGS)
+    }
+    images = load_dataset("mnist", own.data_dir).train_images
+    own.out.mkdir(parents=True, exist_ok=True)
+    path = own.out / "figure_1.csv"
+    for (setting, seed), config in configs.items():
+        rows = math.ceil(config.epochs * math.ceil(len(images) / config.batch_size) / EVERY)
+        points = read_curves(path).get((setting, seed))
+        if points and len(points) != rows:
+            raise BadInput(f"{path}: has {len(points)} points, not {rows}, of {setting}, seed {seed}; move it away")
+        if not points:
+            start = time.perf_counter()
+            points = trained(config, images)
+            curves = read_curves(path) | {(setting, seed): points}  # another process may have added some
+            with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("setting", "seed", "updates", "info_c1_nats"))
+                writer.writerows((*run, *point) for run in sorted(curves) for point in curves[run])
+            took = f"{time.perf_counter() - start:.0f} s"
+            print(f"{setting}, seed {seed}: {points[-1][1]:.3f} nats after {points[-1][0]} updates, {took}", flush=True)
+
+    curves = read_curves(path)
+    groups = {name: [points for (setting, _), points in curves.items() if setting == name] for name in SETTINGS}
+    maximum = math.log(infogan.CATEGORIES)
+    title = "InfoGAN on MNIST: information on the category c1 [nats]"
+    level = (maximum, f"maximum: ln 10 = {maximum:.3f}")
+    save_lines(own.out / "figure_1.png", groups, title, "updates", limits=(None, 2.5), level=level)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BadInput as error:
+        print(f"figure_1.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
