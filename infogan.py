@@ -88,7 +88,6 @@ class Config:
     paper: bool = False  # the paper's recipe alone: no guide, its step sizes throughout, no average, 12 epochs
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
-    # What `--paper` means; a flag given beside it still counts. From Python: Config(**Config.PAPER).
     PAPER: ClassVar[dict] = {
         "epochs": 12,
         "learning_rate_d": 2e-4,
@@ -96,7 +95,7 @@ class Config:
         "guide_weight": 0.0,
         "average": 0.0,
         "paper": True,
-    }
+    }  # what `--paper` means; a flag given beside it still counts. From Python: Config(**Config.PAPER)
 
     def __post_init__(self):
         """Raises BadInput for a field of another type or out of range."""
@@ -554,8 +553,7 @@ def main(config: Config) -> dict:
         draw_epoch(run, data, averaged, pictures, digit_of_category)
     if codes and not codes.known:
         updates = SMOKE_UPDATES if config.smoke else None
-        with run.timed("guide_seconds"):
-            codes.take(guide.read(data.train_images, config.seed, precision, updates, run.watched))
+        codes.take(guide.read(data.train_images, config.seed, precision, updates, run.watched))
         run.save()
         run.say(f"images read: {codes.neighbours_agree.item():.1%} are in one category with their far neighbour")
     share = torch.zeros((), device=device)  # of G's newest weights in the average

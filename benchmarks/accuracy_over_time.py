@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
 
-A study is a folder that `benchmarks/seeds.py infogan.py` has written. Minutes count from a run's start: the reading of
-real images, where there is a guide, then the epochs with all that is measured and drawn in them.
+A study is a folder that `benchmarks/seeds.py infogan.py` has written. Minutes count from a run's start; the reading of
+real images, where there is a guide, is part of the first epoch's.
 
 Writes accuracy.png and accuracy.pdf to benchmarks/results/.
 """
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
 from common.images import new_figure, save_figure
-from common.run import ROOT, read_json, read_rows
+from common.run import ROOT, read_rows
 
 RESULTS = ROOT / "benchmarks" / "results"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # for the colour-blind, too (Okabe and Ito)
@@ -28,9 +28,7 @@ Points = list[tuple[float, float]]
 
 def accuracy(run: Path) -> Points:
     """(minutes since the start, accuracy in percent) after each epoch. Raises BadInput where it was not measured."""
-    report = read_json(run / "report.json") if (run / "report.json").exists() else {}
-    seconds = report.get("guide_seconds") or 0.0
-    points = []
+    seconds, points = 0.0, []
     for row in read_rows(run / "metrics.csv"):
         if "accuracy" not in row:
             raise BadInput(f"{run / 'metrics.csv'}: has no accuracy of c1")

@@ -110,14 +110,6 @@ def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: in
     return status
 
 
-def read_report(run: Path) -> dict[str, Any]:
-    """What report.json holds, and the minutes of the whole run: of the guide's reading, if any, and of the epochs."""
-    report = read_json(run / "report.json")
-    if "seconds" in report:
-        report["minutes"] = ((report.get("guide_seconds") or 0) + report["seconds"]) / 60
-    return report
-
-
 def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> list[dict[str, Any]]:
     """Print and write the minimum, median and maximum of every figure over the seeds, then the figure of each seed."""
     figures = [
@@ -181,7 +173,7 @@ def main(arguments: list[str]) -> int:
                 raise
 
     runs = {seed: finished(folders[seed], config) for seed in seeds}
-    reports = {seed: read_report(run) for seed, run in runs.items() if run}
+    reports = {seed: read_json(run / "report.json") for seed, run in runs.items() if run}
     missing = [str(seed) for seed in seeds if seed not in reports]
     if missing:
         print(f"without a result: seed {', '.join(missing)}", file=sys.stderr)

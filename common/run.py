@@ -492,7 +492,6 @@ class Run:
         self._sums: dict[str, Tensor] = {}
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
         self._began, self._drawing = self._since, 0.0
-        self._times: dict[str, float] = {}
         self._resumes = config.resume is not None
         self._quiet = config.quiet
 
@@ -558,6 +557,7 @@ class Run:
         elif self.rows:
             self._write_metrics()  # a killed run may have left a row more there than its checkpoint has
         write_json(self.folder / "config.json", self._config_json)
+        self._since = time.perf_counter()  # what comes before the first update counts to its epoch
         Run.go_on = f"; go on with: {self._resume_command}"
 
     def _take_up(self, path: Path) -> None:
@@ -597,7 +597,6 @@ class Run:
         total = self.epochs * self._updates
         self._bar = tqdm(total=total, initial=self.updates, unit="updates", disable=not self.watched)
         Run.in_training = True
-        self._since = time.perf_counter()
         try:
             while self.epoch < self.epochs:
                 yield self.epoch + 1
@@ -707,16 +706,8 @@ class Run:
         content |= {name: _state(part) for name, part in self._parts.items()}
         write_tensors(self.folder / "checkpoint.pt", _interned(content))
 
-    @contextlib.contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Within: time that the report states under this name."""
-        start = time.perf_counter()
-        yield
-        self._times[name] = time.perf_counter() - start
-
     def report(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
-        numbers = numbers | self._times
         write_json(self.folder / "report.json", numbers)
         self.say(f"\n{self.title}, after {self.epoch} epochs")
         for name, value in numbers.items():

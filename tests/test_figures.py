@@ -9,7 +9,7 @@ import infogan
 from benchmarks import accuracy_over_time, figure_1
 from benchmarks.accuracy_over_time import accuracy
 from common import BadInput
-from common.run import read_rows, write_json
+from common.run import read_rows
 
 
 @pytest.fixture
@@ -62,21 +62,16 @@ def test_figure_1_runs_each_setting_and_seed_once(monkeypatch, every_update, tmp
         figure_1.main(["--epochs", "3", "--out", str(tmp_path), "--seeds", "1"])
 
 
-def write_run(study, seed, report, accuracies):
+def write_run(study, seed, accuracies):
     run = study / f"seed-{seed:03d}" / "infogan" / "run-001"
     run.mkdir(parents=True)
-    write_json(run / "report.json", report)
     lines = [f"{epoch},30,{value}" for epoch, value in enumerate(accuracies, 1)]
     (run / "metrics.csv").write_text("\n".join(["epoch,seconds,accuracy", *lines]) + "\n")
     return run
 
 
-def test_minutes_begin_with_the_reading(tmp_path):
-    guided = write_run(tmp_path, 0, {"guide_seconds": 60.0}, [0.5, 0.75])
-    assert accuracy(guided) == [(1.5, 50), (2.0, 75)]
-    assert accuracy(write_run(tmp_path, 1, {"guide_seconds": None}, [0.5])) == [(0.5, 50)]
-    (guided / "report.json").unlink()  # it is still running
-    assert accuracy(guided) == [(0.5, 50), (1.0, 75)]
+def test_minutes_add_up(tmp_path):
+    assert accuracy(write_run(tmp_path, 0, [0.5, 0.75])) == [(0.5, 50), (1.0, 75)]
 
 
 def test_all_runs_of_the_studies_are_drawn(monkeypatch, tmp_path):
@@ -88,8 +83,8 @@ def test_all_runs_of_the_studies_are_drawn(monkeypatch, tmp_path):
         lambda path, groups, *a, **b: drawn.update(groups) or save_lines(path, groups, *a, **b),
     )
     for seed in (0, 1):
-        write_run(tmp_path / "default", seed, {"guide_seconds": 60.0}, [0.9, 0.98])
-        write_run(tmp_path / "paper", seed, {}, [0.5, 0.6, 0.7])
+        write_run(tmp_path / "default", seed, [0.9, 0.98])
+        write_run(tmp_path / "paper", seed, [0.5, 0.6, 0.7])
     accuracy_over_time.main([str(tmp_path / "default"), str(tmp_path / "paper"), "--out", str(tmp_path / "results")])
     assert {name: [len(line) for line in lines] for name, lines in drawn.items()} == {
         "default, 2 seeds": [2, 2],
@@ -101,7 +96,7 @@ def test_all_runs_of_the_studies_are_drawn(monkeypatch, tmp_path):
 def test_a_study_without_a_run_or_without_labels_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="has no run of infogan"):
         accuracy_over_time.main([str(tmp_path)])
-    run = write_run(tmp_path, 0, {}, [])
+    run = write_run(tmp_path, 0, [])
     (run / "metrics.csv").write_text("epoch,seconds,loss_d\n1,30,0.5\n")
     with pytest.raises(BadInput, match="no accuracy"):
         accuracy_over_time.main([str(tmp_path)])

@@ -12,7 +12,7 @@ import pytest
 
 import infogan
 from autoencoder import Config
-from benchmarks.seeds import finished, main, read_report, seeds_of, study_name, summarise
+from benchmarks.seeds import finished, main, seeds_of, study_name, summarise
 from common import BadInput
 from common.run import ROOT, parse, write_json
 
@@ -72,19 +72,6 @@ def test_no_run_of_another_study_is_taken_for_a_finished_one(tmp_path):
         assert found(Config(epochs=3, dataset=str(folder)), Config(epochs=3, dataset=str(folder))) == run
     with pytest.raises(BadInput, match="was run with dataset"):
         found(Config(epochs=3, dataset=str(tmp_path / "a_b")), Config(epochs=3, dataset=str(tmp_path / "a" / "b")))
-
-
-@pytest.mark.parametrize(
-    ("report", "minutes"),
-    [
-        ({"seconds": 90}, 1.5),
-        ({"seconds": 90, "guide_seconds": 60}, 2.5),
-        ({"seconds": 90, "guide_seconds": None}, 1.5),
-    ],
-)
-def test_the_minutes_are_those_of_reading_and_of_the_epochs(tmp_path, report, minutes):
-    write_json(tmp_path / "report.json", report)
-    assert read_report(tmp_path) == {**report, "minutes": minutes}
 
 
 def test_runs_on_several_datasets_make_no_table(tmp_path):
