@@ -201,10 +201,12 @@ def test_load_draws_what_the_run_drew(small):
 
 @pytest.mark.slow
 def test_a_minute_of_training_draws_every_digit(out, tmp_path, monkeypatch):
-    """On 12,000 drawn digits, 12 epochs: a GAN that does not learn stays above 500 floors with digits missing."""
+    """On 12,000 drawn digits: a GAN that does not learn stays above 500 floors with digits missing. 16 epochs reach 44
+    floors; 12 reach 83 to 104, by seed.
+    """
     data = drawn(train=12_000, test=2_000)
     monkeypatch.setattr(gan_mlp, "load_dataset", lambda *_: data)
-    report = gan_mlp.main(Config(epochs=12, batch_size=64, out=out, data_dir=tmp_path))
+    report = gan_mlp.main(Config(epochs=16, batch_size=64, out=out, data_dir=tmp_path))
     assert report["classifier_accuracy"] > 0.97
     assert report["frechet_in_floors"] < 100
     assert report["share_smallest"] > 0.03
