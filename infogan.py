@@ -552,10 +552,11 @@ def main(config: Config) -> dict:
     if run.step == 0:
         draw_epoch(run, data, averaged, pictures, digit_of_category)
     if codes and not codes.known:
+        run.say("reading the images …")
         updates = SMOKE_UPDATES if config.smoke else None
         codes.take(guide.read(data.train_images, config.seed, precision, updates, run.watched))
         run.save()
-        run.say(f"images read: {codes.neighbours_agree.item():.1%} are in one category with their far neighbour")
+        run.say(f"read: {codes.neighbours_agree.item():.1%} are in one category with their far neighbour")
     share = torch.zeros((), device=device)  # of G's newest weights in the average
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
