@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from common import guide, metrics
 from common.data import drawn, to_float
 from common.run import adam
+from common.streams import stream_seed
 from tests.helpers import CPU, FLOAT32
 from tests.test_metrics import bar
 
@@ -109,18 +110,22 @@ def test_training_raises_what_is_to_be_maximised(tiny):
     reader, images, random = guide.Reader(), tiny.train_images, seeded()
     optimizer, pairs = adam(reader, 1e-3), guide.neighbours(images, random)
 
-    def reached() -> tuple[float, float]:
+    def reached() -> tuple[float, ...]:
         copies, put_in = guide.moved(to_float(images), seeded(1))
         before, after = (guide.said(reader, (x * 255).byte().squeeze(1), FLOAT32) for x in (to_float(images), copies))
-        information = guide.shared_information(before[0].softmax(dim=1), after[0].softmax(dim=1), 1.0)
-        return information.item(), guide.followed_factors(after[1] - before[1], put_in).item()
+        pair = before[0].softmax(dim=1), after[0].softmax(dim=1)
+        information = (guide.shared_information(*pair, balance).item() for balance in (1.0, 3.0))
+        return *information, guide.followed_factors(after[1] - before[1], put_in).item()
 
     first = reached()
     for _ in range(30):
         guide.train_step(reader, optimizer, images, pairs, 0.3, random, FLOAT32)
-    last = reached()  # of three seeds, the least was 0.003 nats of information, from 0, and factors of 1.62, from 0.04
+    # Of three seeds, the least was 0.003 nats of information, from 0, and factors of 1.62, from 0.04. The entropy is
+    # largest at first and must stay: with the loss turned round, 4 are left of 9.2.
+    last = reached()
     assert last[0] > first[0] + 0.001
-    assert last[1] > first[1] + 1
+    assert last[1] > first[1] - 0.2
+    assert last[2] > first[2] + 1
 
 
 # Neighbours and copies --------------------------------------------------------------------------------------------
@@ -218,8 +223,6 @@ def test_codes_are_a_kind_and_two_ranks_within_it(read):
         ranks = read.continuous[read.c1 == category].sort(dim=0).values
         expected = (2 * torch.arange(len(ranks)) + 1) / len(ranks) - 1  # even, in the middle of its share of (-1, 1)
         torch.testing.assert_close(ranks, expected[:, None].expand(-1, 2))
-    far = guide.nearest(guide.deskewed(IMAGES.train_images[:100]), 1, seeded())
-    assert read.neighbours_agree == (read.c1 == read.c1[far]).float().mean()
     batch = torch.tensor([7, 3, 3])
     c1, continuous = read.of(batch)
     assert c1.dtype == torch.int64
@@ -253,16 +256,32 @@ def test_pure_categories_share_the_more_the_more_there_are(monkeypatch, kinds):
 
 def test_the_codes_are_what_the_reader_says_whose_neighbours_share_most(monkeypatch):
     asked, agree = [], iter([0.2, 0.9, 0.5])
-    number = torch.arange(100.0)
-    says = F.one_hot(number.long() % 10), torch.stack((number, -number.square()), dim=1)
+    number = torch.arange(100)
+    values = torch.stack((number * 37 % 101, number * 59 % 101), dim=1)
+    says = F.one_hot(number % 10), values.float()
+    far = torch.where(number < 70, (number + 10) % 100, (number + 1) % 100)  # 70 of them in the same category
+    monkeypatch.setattr(guide, "neighbours", lambda *_: torch.stack((number, number, number, number, far), dim=1))
     monkeypatch.setattr(guide, "neighbours_share", lambda reader, *_: (asked.append(reader), next(agree))[1])
     monkeypatch.setattr(guide, "said", lambda reader, *_: (asked.append(reader), says)[1])
     codes = guide.read(IMAGES.train_images[:100], seed=0, updates=3)
     assert len(asked) == 4
     assert asked[3] is asked[1]
     assert torch.equal(codes.c1, (number % 10).byte())
-    rank = (number // 10) / 5 - 0.9  # images 0, 10, 20 … are of category 0
-    torch.testing.assert_close(codes.continuous, torch.stack((rank, -rank), dim=1))
+    assert codes.neighbours_agree.item() == pytest.approx(0.7)
+    below = (values < values[:, None]) & (codes.c1 == codes.c1[:, None])[:, :, None]
+    torch.testing.assert_close(codes.continuous, (below.sum(dim=1) + 0.5) / 5 - 1)
+
+
+def test_every_reader_begins_with_weights_of_its_own_and_one_stream_draws_for_all(monkeypatch):
+    seen, begun = [], []
+    monkeypatch.setattr(guide, "train_step", lambda reader, *rest: seen.append((rest[3], rest[4].initial_seed())))
+    monkeypatch.setattr(guide, "neighbours_share", lambda reader, *_: begun.append(reader.category.weight) or 0.0)
+    for seed in (0, 1):
+        guide.read(IMAGES.train_images[:100], seed, updates=5)
+    progress, drawn_from = zip(*seen, strict=True)
+    assert progress == pytest.approx([*(0, 0.2) * 3, 0.4, 0.6, 0.8] * 2)
+    assert list(drawn_from) == [stream_seed(0, "guide")] * 9 + [stream_seed(1, "guide")] * 9
+    assert len({tuple(weight.flatten().tolist()) for weight in begun}) == 6
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 
 from common.streams import stream, stream_seed
 
-STREAMS = [*itertools.product((0, 1, 2**32 - 1), ("weights", "training", "trainings"), (0, 1)), (0, "", 0), (0, "ö", 0)]
+NAMES = ("weights", "training", "pictures", "trainings")
+STREAMS = [*itertools.product((0, 1, 2**32 - 1), NAMES, (0, 1)), (0, "", 0), (0, "ö", 0)]
 
 
 def test_every_seed_name_and_number_has_a_stream_of_its_own():
