@@ -5,7 +5,8 @@
 
 The textbook side has the same networks, batch size and updates, written as tutorials have them: a DataLoader over
 `torchvision.datasets.MNIST` with transforms, float32, default memory layout, plain Adam, `.item()` for the log in every
-step. It has no waste put in on purpose; tests/test_throughput.py checks that both sides reach the same losses.
+step. It has no waste put in on purpose. InfoGAN is timed without its guide but with its running average of G, which the
+textbook lacks. tests/test_throughput.py checks that both sides reach the same losses.
 
 Each side is a process of its own, so that neither profits from memory the other has warmed. Absolute times drift with
 the machine, the ratio within one run much less: the two sides take turns, one waits while the other runs, and medians

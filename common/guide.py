@@ -127,8 +127,8 @@ def moved(x: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Copies (n, 1, 28, 28) of images in [0, 1], and what was put into them (n, 2): slant in pixels to the right per
     pixel up, thickening from -0.4 (eroded) to 0.4 (dilated), by 3 x 3 pixels.
 
-    Each copy is turned by up to 15 degrees, sheared by up to 0.3, scaled by up to 15 %, shifted by up to 10 % of its
-    width, all uniformly: changes after which a digit is the same digit.
+    Each copy is turned by up to 15 degrees, sheared by up to 0.3 and scaled by up to 15 %, on a grid shifted by up to
+    10 % of the width, all uniformly: changes after which a digit is the same digit.
     """
 
     def uniform(most: float) -> Tensor:
