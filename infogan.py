@@ -1,6 +1,6 @@
 """InfoGAN learns MNIST's ten digits, their slant and their stroke without a label.
 
-    python infogan.py          # read first, then draw; README.md has minutes and the table of seeds
+    python infogan.py          # read first, then draw: accuracy 98.3 to 98.4 % on seeds 0 to 3, see README.md
     python infogan.py --paper  # the paper's recipe alone: which ten kinds of image c1 finds depends on the seed
 
 Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
@@ -13,9 +13,9 @@ without a label, to read real images (common/guide.py): which of ten kinds, how 
 from real images, and what it reads there c1, c2 and c3 come to mean in drawn ones.
 
 Departures from the paper: this guide, a larger step size of D, step sizes that fall, images drawn by a running average
-of G; `--paper` takes all four back. Both shared with the authors' code: the information term also trains the layers
-that D and Q share (see `discriminator_step`), and the continuous codes weigh as much as the category. Labels are read
-only after the fact, to say how well c1 agrees with the digits.
+of G; `--paper` takes all four back. Two more stay in both, as in the authors' code: the information term also trains
+the layers that D and Q share (see `discriminator_step`), and the continuous codes weigh as much as the category. Labels
+are read only after the fact, to say how well c1 agrees with the digits.
 """
 
 import copy
@@ -66,9 +66,9 @@ class Config:
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images [measured: see README]
+    epochs: int = 3  # passes over the training images [measured with a prototype]
     batch_size: int = 128  # images per update [authors' code]
-    learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured: see README]
+    learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured with a prototype]
     learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]
     decay_from: float = 0.4  # share of the updates after which both step sizes fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
@@ -512,9 +512,10 @@ def step_size(progress: float, decay_from: float) -> float:
 
 
 def schedule(players: Players, share: Tensor, updates: int, progress: float, config: Config) -> None:
-    """Set both step sizes and G's share in the average for the next update, after `updates`, which are this `progress`.
+    """Set both step sizes and G's share in the average for the next update.
 
-    The first shares are large, so that the average never holds the untrained weights for long.
+    updates: how many are done; progress: their share of all. G's first shares are large, so that the average never
+    holds the untrained weights for long.
     """
     factor = step_size(progress, config.decay_from)
     set_learning_rate(players.optimizer_d, config.learning_rate_d * factor)
@@ -556,7 +557,8 @@ def main(config: Config) -> dict:
         updates = SMOKE_UPDATES if config.smoke else None
         codes.take(guide.read(data.train_images, config.seed, precision, updates, run.watched))
         run.save()
-        run.say(f"read: {codes.neighbours_agree.item():.1%} are in one category with their far neighbour")
+        agree = f"read: {codes.neighbours_agree.item():.1%} are in one category with their far neighbour"
+        run.say(f"{agree}  WARNING: {failed}" if (failed := guide_warning(codes, config)) else agree)
     share = torch.zeros((), device=device)  # of G's newest weights in the average
 
     def one_update(batch: Tensor) -> dict[str, Tensor]:
@@ -574,14 +576,19 @@ def main(config: Config) -> dict:
             digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(seen["train"])))
             # c1 against the test labels, under the best one-to-one map from categories to classes
             row["accuracy"] = metrics.accuracy(seen["test"], digit_of_category.numpy())
-        run.finish_epoch(row, warn=lambda rows: warning(rows, codes))
+        run.finish_epoch(row, warn=lambda rows: warning(rows, codes, config))
         draw_epoch(run, data, averaged, pictures, digit_of_category)
-    return report(run, data, averaged, discriminator, pictures, digit_of_category, autocast, config.data_dir, codes)
+    return report(run, data, averaged, discriminator, pictures, digit_of_category, autocast, config, codes)
 
 
-def warning(rows: list[dict[str, float]], codes: guide.Codes | None) -> str | None:
+def guide_warning(codes: guide.Codes | None, config: Config) -> str | None:
+    """What is wrong with the guide; None where nothing is, and in a smoke run: ten updates can't find ten kinds."""
+    return codes.warning() if codes and not config.smoke else None
+
+
+def warning(rows: list[dict[str, float]], codes: guide.Codes | None, config: Config) -> str | None:
     """What is wrong with a run: the guide, or a GAN that has collapsed. None where nothing is."""
-    return "; ".join(filter(None, (codes and codes.warning(), collapse(rows)))) or None
+    return "; ".join(filter(None, (guide_warning(codes, config), collapse(rows)))) or None
 
 
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
@@ -800,7 +807,7 @@ def report(
     pictures: Latent,
     digit_of_category: Tensor,
     autocast: torch.autocast,
-    data_dir: Path,
+    config: Config,
     codes: guide.Codes | None,
 ) -> dict:
     """The figures and report.json of a finished run."""
@@ -810,7 +817,7 @@ def report(
     agreement, samples, shares = {}, {}, {}
     if data.classes:
         agreement = compare_with_labels(run, data, discriminator, digit_of_category, autocast)
-        samples, shares = judge_samples(run, data, generator, pictures, digit_of_category, data_dir)
+        samples, shares = judge_samples(run, data, generator, pictures, digit_of_category, config.data_dir)
         if codes:
             table = metrics.contingency(codes.c1.long(), data.train_labels, CATEGORIES)
             guided["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
@@ -829,7 +836,7 @@ def report(
             **meaning,
             **samples,
             # The shares of these samples stand for those of the last epochs, in which nobody counted.
-            "warning": warning([{**row, **shares} for row in run.rows], codes),
+            "warning": warning([{**row, **shares} for row in run.rows], codes, config),
             "seconds": sum(row["seconds"] for row in run.rows),
         }
     )

@@ -86,10 +86,11 @@ def main(arguments: list[str]) -> None:
     path = own.out / "figure_1.csv"
     for (setting, seed), config in configs.items():
         rows = math.ceil(config.epochs * math.ceil(len(images) / config.batch_size) / EVERY)
-        points = read_curves(path).get((setting, seed))
-        if points and len(points) != rows:
-            raise BadInput(f"{path}: has {len(points)} points, not {rows}, of {setting}, seed {seed}; move it away")
-        if not points:
+        curves = read_curves(path)
+        for (name, number), points in curves.items():
+            if len(points) != rows:
+                raise BadInput(f"{path}: has {len(points)} points, not {rows}, of {name}, seed {number}; move it away")
+        if (setting, seed) not in curves:
             start = time.perf_counter()
             points = trained(config, images)
             curves = read_curves(path) | {(setting, seed): points}  # another process may have added some

@@ -102,7 +102,10 @@ class Judge:
         are of them."""
         seen = look(self.classifier, images)
         shares = seen.shares()
-        found = {} if meant is None else {"as_meant": float((seen.logits.argmax(dim=1) == meant).float().mean())}
+        found = {}
+        if meant is not None:
+            named = meant < len(self.columns)  # with fewer than ten classes, a category may stand for none
+            found["as_meant"] = float((seen.logits.argmax(dim=1) == meant)[named].float().mean())
         return {
             **found,
             **dict(zip(self.columns, shares.tolist(), strict=False)),

@@ -4,7 +4,7 @@ A small network, the reader, learns three things from pairs of training images. 
 moved, are of the same kind: the information that their categories share is maximised (IIC, Ji et al. 2019,
 arXiv:1807.06653; IMSAT, Hu et al. 2017, arXiv:1702.08720; neighbours as in SCAN, Van Gansbeke et al. 2020,
 arXiv:2005.12320). An image and its own copy differ by a slant and a thickening that are known, and the reader's two
-numbers must follow them. Constants are measured, see README, unless marked otherwise.
+numbers must follow them. Constants are a prototype's, where each was tried, unless marked as assumptions.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import metrics
+from common import BadInput, metrics
 from common.data import to_float
 from common.run import adam, evaluating, mixed_precision, set_learning_rate
 from common.streams import stream, stream_seed
@@ -22,7 +22,7 @@ from common.streams import stream, stream_seed
 CATEGORIES = 10
 UNREAD = 255  # a category that stands for none
 SCALES = (5, 5, 20, 60, 200)  # the set is split into so many parts, and neighbours are the nearest within a part
-SMALLEST_PART = 300  # images in a part, where there are as many
+SMALLEST_PART = 300  # images in a part, where there are as many [assumption]
 BATCH_SIZE = 256  # pairs per update
 OWN = 0.2  # share of the pairs that are an image and its own copy, without a neighbour
 UPDATES = 1000  # 100 passes over a set of fewer than 2,560 images, but at least 300 updates
@@ -32,8 +32,8 @@ BALANCE = 3.0  # weight of the categories' entropy in that time; it falls to 1 u
 LEARNING_RATE = 1e-3  # Adam's; falls to 2 % over the second half
 WARM_UP = 0.1  # share of the updates in which it rises
 FACTORS_WEIGHT = 0.2  # of slant and thickness, against the information on the category
-AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed
-SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed
+AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed [assumption]
+SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed [assumption]
 
 
 class Codes(NamedTuple):
@@ -49,7 +49,9 @@ class Codes(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether the images have been read."""
+        """Whether the images have been read. Raises BadInput for codes that are neither all there nor all unread."""
+        if not ((self.c1 < CATEGORIES).all() or (self.c1 == UNREAD).all()):
+            raise BadInput("the guide's codes in checkpoint.pt are no categories")
         return bool((self.c1 != UNREAD).all())
 
     def take(self, other: "Codes") -> None:
@@ -264,7 +266,7 @@ def read(
     continuous = torch.empty_like(factors)
     for category in range(CATEGORIES):
         rows = (c1 == category).nonzero().squeeze(1)
-        ranks = factors[rows].argsort(dim=0).argsort(dim=0)
+        ranks = factors[rows].argsort(dim=0, stable=True).argsort(dim=0)
         continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
     return Codes(c1.byte(), continuous, (c1 == c1[far]).float().mean())
 

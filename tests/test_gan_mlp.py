@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gan_mlp
-from common.classifier import SHARES, Judge
+from common.classifier import SHARES, Judge, look
 from common.data import drawn
 from common.run import TIME_COLUMNS
 from common.streams import stream_seed
@@ -217,3 +217,14 @@ def test_judge_finds_nothing_wrong_with_the_test_images(tmp_path):
     data = drawn(train=512, test=256)
     judged = Judge(data, tmp_path)(data.test_images[:, None] / 255)
     assert judged["frechet"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_category_that_stands_for_no_class_does_not_count_as_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.classifier._train", lambda *_: None)
+    data = dataclasses.replace(drawn(train=64, test=64), classes=("a", "b", "c"))
+    judge, images = Judge(data, tmp_path), data.test_images[:, None] / 255
+    found = look(judge.classifier, images).logits.argmax(dim=1)
+    meant = torch.where(found < 3, found, 9)
+    meant[0] = (found[0] + 1) % 3
+    named = int((meant < 3).sum())
+    assert judge(images, meant)["as_meant"] == pytest.approx((named - 1) / named)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import guide, metrics
+from common import BadInput, guide, metrics
 from common.data import drawn, to_float
 from common.run import adam
 from common.streams import stream_seed
@@ -299,6 +299,14 @@ def test_what_shows_that_the_guide_failed(smallest, agree, said):
     c1[(c1 == 3).nonzero()[smallest:]] = 4
     warning = guide.Codes(c1, torch.zeros(1000, 2), torch.tensor(agree)).warning()
     assert warning is None if said is None else said in warning
+
+
+@pytest.mark.parametrize("number", [10, 254, guide.UNREAD])
+def test_codes_that_are_no_categories_are_bad_input(read, number):
+    c1 = read.c1.clone()
+    c1[7] = number
+    with pytest.raises(BadInput, match="no categories"):
+        _ = read._replace(c1=c1).known
 
 
 def test_codes_are_unread_until_they_are_taken(read):

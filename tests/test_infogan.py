@@ -145,6 +145,11 @@ def test_smoke_run_writes_every_file_and_no_other(smoke_run):
     assert all(path.stat().st_size > 0 for path in smoke_run.folder.iterdir())
 
 
+def test_smoke_run_raises_no_alarm(smoke_run):
+    assert "WARNING" not in smoke_run.process.stdout
+    assert json.loads((smoke_run.folder / "report.json").read_text())["warning"] is None
+
+
 def test_smoke_run_writes_nothing_elsewhere(smoke_run):
     assert list(smoke_run.cwd.iterdir()) == []
     assert {path.name for path in smoke_run.cwd.parent.iterdir()} == {"elsewhere", "outputs", "data"}
