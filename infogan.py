@@ -53,8 +53,8 @@ from common.run import (
 from common.streams import stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
-SMOKE_UPDATES = 10  # of the guide in a smoke run
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
+SMOKE_UPDATES = 10  # of the guide in a smoke run
 
 
 @dataclass(frozen=True)
@@ -405,9 +405,8 @@ def discriminator_step(
         q = discriminator.posterior(features if config.info_weight else features.detach())
         q_real = discriminator.posterior(real_features) if codes else None
     game = discriminator_loss(real_logits, fake_logits)
-    bound, read = code_bound(q, latent.category, latent.continuous, config)
+    bound, seen = code_bound(q, latent.category, latent.continuous, config)
     loss = game - (config.info_weight or 1.0) * bound
-    seen = read
     if codes:
         bound, read = code_bound(q_real, *codes, config)
         loss = loss - config.guide_weight * bound

@@ -95,17 +95,18 @@ class Judge:
         self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
         self.columns = SHARES[: len(data.classes)]
 
-    def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float]:
+    def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float | None]:
         """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (the shares of as many classes as there are),
         share_distance (total variation from the training set's shares), frechet (distance from the test images in the
         classifier's features); where the classes (n,) that were meant are given, as_meant, the share of images that
-        are of them."""
+        are of them, or None where no class of the dataset was meant."""
         seen = look(self.classifier, images)
         shares = seen.shares()
         found = {}
         if meant is not None:
             named = meant < len(self.columns)  # with fewer than ten classes, a category may stand for none
-            found["as_meant"] = float((seen.logits.argmax(dim=1) == meant)[named].float().mean())
+            right = (seen.logits.argmax(dim=1) == meant)[named]
+            found["as_meant"] = float(right.float().mean()) if len(right) else None
         return {
             **found,
             **dict(zip(self.columns, shares.tolist(), strict=False)),

@@ -108,10 +108,10 @@ def nearest(features: Tensor, parts: int, random: torch.Generator, dtype: torch.
     order = torch.randperm(len(features), generator=random, device=random.device)
     for part in order.tensor_split(parts):
         x = features[part]
-        half_square = x.square().sum(dim=1) / 2
+        half_square, x = x.square().sum(dim=1) / 2, x.to(dtype)
         for rows in torch.arange(len(part), device=part.device).split(500):
             # |a - b|^2 = |a|^2 - 2 (a b - |b|^2 / 2)
-            closeness = (x[rows].to(dtype) @ x.to(dtype).T).float() - half_square
+            closeness = (x[rows] @ x.T).float() - half_square
             closeness[torch.arange(len(rows), device=rows.device), rows] = -math.inf
             found[part[rows]] = part[closeness.argmax(dim=1)]
     return found

@@ -228,3 +228,4 @@ def test_a_category_that_stands_for_no_class_does_not_count_as_missed(tmp_path, 
     meant[0] = (found[0] + 1) % 3
     named = int((meant < 3).sum())
     assert judge(images, meant)["as_meant"] == pytest.approx((named - 1) / named)
+    assert judge(images, torch.full_like(meant, 9))["as_meant"] is None
