@@ -8,21 +8,19 @@ numbers must follow them. Constants are a prototype's, where each was tried, unl
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import BadInput, metrics
+from common import BadInput
+from common.augment import moved, neighbours
 from common.data import to_float
-from common.run import adam, evaluating, mixed_precision, set_learning_rate
+from common.device import adam, eval_mode, mixed_precision, set_learning_rate
 from common.streams import stream, stream_seed
 
 CATEGORIES = 10
 UNREAD = 255  # a category that stands for none
-SCALES = (5, 5, 20, 60, 200)  # the set is split into so many parts, and neighbours are the nearest within a part
-SMALLEST_PART = 300  # images in a part, where there are as many [assumption]
 BATCH_SIZE = 256  # pairs per update
 OWN = 0.2  # share of the pairs that are an image and its own copy, without a neighbour
 UPDATES = 1000  # 100 passes over a set of fewer than 2,560 images, but at least 300 updates
@@ -36,116 +34,50 @@ AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the
 SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed [assumption]
 
 
-class Codes(NamedTuple):
-    """What the reader says of n images: c1 (n,) uint8, continuous (n, 2) float32 in (-1, 1) for slant and thickness.
+class Codes(nn.Module):
+    """What the reader says of n images, as buffers: c1 (n,) uint8, and continuous (n, 2) float32 in (-1, 1) for slant
+    and thickness.
 
-    The continuous codes are ranks within the category: uniform, and independent of it, as InfoGAN's prior has them.
-    `neighbours_agree` () float32: the share of images that are in one category with their far neighbour.
+    The continuous codes are ranks within the category: uniform and independent of it, as InfoGAN's prior has them.
+    `neighbours_agree` () float32 is the share of images that are in one category with their far neighbour. With n = 0
+    there is no guide.
     """
 
-    c1: Tensor
-    continuous: Tensor
-    neighbours_agree: Tensor
+    def __init__(self, n: int, device: torch.device):
+        super().__init__()
+        self.register_buffer("c1", torch.full((n,), UNREAD, dtype=torch.uint8, device=device))
+        self.register_buffer("continuous", torch.zeros(n, 2, device=device))
+        self.register_buffer("neighbours_agree", torch.zeros((), device=device))
 
     @property
     def known(self) -> bool:
-        """Whether the images have been read. Raises BadInput for codes that are neither all there nor all unread."""
+        """Whether all images have been read. Raises BadInput for codes that are neither all there nor all unread."""
         if not ((self.c1 < CATEGORIES).all() or (self.c1 == UNREAD).all()):
             raise BadInput("the guide's codes in checkpoint.pt are no categories")
         return bool((self.c1 != UNREAD).all())
 
-    def take(self, other: "Codes") -> None:
-        """Become these codes, in place."""
-        for own, new in zip(self, other, strict=True):
-            own.copy_(new)
+    def take(self, c1: Tensor, continuous: Tensor, neighbours_agree: Tensor) -> None:
+        """Become these codes."""
+        self.c1.copy_(c1)
+        self.continuous.copy_(continuous)
+        self.neighbours_agree.copy_(neighbours_agree)
 
-    def of(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """c1 (m,) int64 and the continuous codes (m, 2) of the images with these indices."""
+    def of(self, batch: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
+        """c1 (m,) int64 and the continuous codes (m, 2) of the images with these indices; nothing without a guide."""
+        if not len(self.c1):
+            return ()
         return self.c1.index_select(0, batch).long(), self.continuous.index_select(0, batch)
 
     def warning(self) -> str | None:
         """What shows, without a label, that the guide has failed; None where nothing does."""
+        if not len(self.c1):
+            return None
         smallest = torch.bincount(self.c1.long(), minlength=CATEGORIES).min().item() / len(self.c1)
         if smallest < SMALLEST_CATEGORY:
             return f"the guide failed: its smallest category has {smallest:.1%} of the images"
         if self.neighbours_agree < AGREE_AT_LEAST:
             return f"the guide failed: {self.neighbours_agree.item():.0%} of neighbours are in one category"
         return None
-
-
-def unread(n: int, device: torch.device) -> Codes:
-    """The codes of n images that nobody has read yet."""
-    c1 = torch.full((n,), UNREAD, dtype=torch.uint8, device=device)
-    return Codes(c1, torch.zeros(n, 2, device=device), torch.zeros((), device=device))
-
-
-# Pairs ----------------------------------------------------------------------------------------------------------
-
-
-def deskewed(images: Tensor) -> Tensor:
-    """Images (n, 28, 28) uint8 -> (n, 196) float32: upright, centred by their mass and averaged over 2 x 2 pixels, so
-    that distances are those of shapes (LeCun et al. 1998)."""
-    parts = []
-    for chunk in images.split(4096):
-        x = to_float(chunk)
-        axis = (torch.arange(28, device=x.device) - 13.5) / 14  # where `affine_grid` has the pixels
-        mass = x.sum(dim=(1, 2, 3)).clamp_min(1e-6)
-        middle_x, middle_y = x.sum(dim=(1, 2)) @ axis / mass, x.sum(dim=(1, 3)) @ axis / mass
-        one, none = torch.ones_like(mass), torch.zeros_like(mass)
-        rows = (torch.stack((one, -metrics.slant(x), middle_x)), torch.stack((none, one, middle_y)))
-        places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
-        parts.append(F.avg_pool2d(F.grid_sample(x, places, align_corners=False), 2).flatten(1))
-    return torch.cat(parts)
-
-
-def nearest(features: Tensor, parts: int, random: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest other row (n,) of each row of features (n, f), within one of `parts` random parts of equal size.
-
-    In blocks of 500 rows, so that memory stays small; dtype: of the products.
-    """
-    features = features - features.mean(dim=0)
-    found = torch.empty(len(features), dtype=torch.long, device=features.device)
-    order = torch.randperm(len(features), generator=random, device=random.device)
-    for part in order.tensor_split(parts):
-        x = features[part]
-        half_square, x = x.square().sum(dim=1) / 2, x.to(dtype)
-        for rows in torch.arange(len(part), device=part.device).split(500):
-            # |a - b|^2 = |a|^2 - 2 (a b - |b|^2 / 2)
-            closeness = (x[rows] @ x.T).float() - half_square
-            closeness[torch.arange(len(rows), device=rows.device), rows] = -math.inf
-            found[part[rows]] = part[closeness.argmax(dim=1)]
-    return found
-
-
-def neighbours(images: Tensor, random: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Neighbours (n, 5) of images (n, 28, 28) uint8, one at each of SCALES. The near ones keep categories pure, the far
-    ones tell which islands of images belong together."""
-    features = deskewed(images)
-    scales = [max(1, min(scale, len(images) // SMALLEST_PART)) for scale in SCALES]
-    return torch.stack([nearest(features, scale, random, dtype) for scale in scales], dim=1)
-
-
-def moved(x: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Copies (n, 1, 28, 28) of images in [0, 1], and what was put into them (n, 2): slant in pixels to the right per
-    pixel up, thickening from -0.4 (eroded) to 0.4 (dilated), by 3 x 3 pixels.
-
-    Each copy is turned by up to 15 degrees, sheared by up to 0.3 and scaled by up to 15 %, on a grid shifted by up to
-    10 % of the width, all uniformly: changes after which a digit is the same digit.
-    """
-
-    def uniform(most: float) -> Tensor:
-        return (torch.rand(len(x), generator=random, device=x.device) * 2 - 1) * most
-
-    angle, shear, scale = uniform(math.radians(15)), uniform(0.3), 1 + uniform(0.15)
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    rows = torch.stack((cos, shear * cos - sin, uniform(0.2))), torch.stack((sin, cos + shear * sin, uniform(0.2)))
-    places = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
-    copy = F.grid_sample(x, places, align_corners=False)
-    thicker = uniform(0.4)
-    amount = thicker.view(-1, 1, 1, 1)
-    dilated, eroded = F.max_pool2d(copy, 3, stride=1, padding=1), -F.max_pool2d(-copy, 3, stride=1, padding=1)
-    copy = torch.where(amount > 0, copy.lerp(dilated, amount.abs()), copy.lerp(eroded, amount.abs()))
-    return copy, torch.stack((shear - angle.tan(), thicker), dim=1)
 
 
 # The reader -----------------------------------------------------------------------------------------------------
@@ -231,8 +163,8 @@ def train_step(
 
 def read(
     images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
-) -> Codes:
-    """Train readers on images (n, 28, 28) uint8, choose one, return what it says of each image. Same seed, same codes.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Train readers on images (n, 28, 28) uint8, choose one, return its codes for `Codes.take`. Same seed, same codes.
 
     precision: float32 or bfloat16; updates: of the reader that is chosen, by default as many as the set needs; show:
     draw a bar with the time left.
@@ -268,12 +200,12 @@ def read(
         rows = (c1 == category).nonzero().squeeze(1)
         ranks = factors[rows].argsort(dim=0, stable=True).argsort(dim=0)
         continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
-    return Codes(c1.byte(), continuous, (c1 == c1[far]).float().mean())
+    return c1.byte(), continuous, (c1 == c1[far]).float().mean()
 
 
 def said(reader: Reader, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
     """The reader's logits (n, 10) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
-    with evaluating(reader), autocast:
+    with eval_mode(reader), autocast:
         logits, factors = zip(*(reader(to_float(chunk)) for chunk in images.split(500)), strict=True)
     return torch.cat(logits), torch.cat(factors)
 

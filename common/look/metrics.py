@@ -1,7 +1,6 @@
-"""The numbers that the eye can't give: agreement with labels, and what a drawn stroke looks like.
+"""Numbers on images, codes and labels. Nothing here touches a network that is being trained."""
 
-Labels come in here and go out as numbers; nothing in this file touches a network that is being trained.
-"""
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,7 +40,12 @@ def normalised_mutual_information(table: np.ndarray) -> float:
     return float(2 * shared / entropies) if entropies > 0 else 0.0
 
 
-def share_distance(shares: Tensor, target: Tensor) -> float:
+def quotient(a: float, b: float) -> float | None:
+    """a / b, or None where b is zero but for rounding: then the figure has no meaning."""
+    return a / b if b > 1e-9 else None
+
+
+def class_total_variation(shares: Tensor, target: Tensor) -> float:
     """Total variation of two distributions (k,): half the sum of differences, 0 if equal, 1 if they never overlap."""
     return float(0.5 * (shares - target).abs().sum())
 
@@ -76,21 +80,6 @@ def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
     return float(((y - mean) @ left_out).square().sum() / y.numel())
 
 
-def slant(images: Tensor) -> Tensor:
-    """The shear (n,) of images (n, 1, 28, 28) in [0, 1], in pixels to the right per pixel up, from second moments.
-
-    It is the shear that would make the ink's horizontal and vertical position uncorrelated if undone.
-    """
-    axis = torch.arange(images.shape[-1], dtype=torch.float32, device=images.device)
-    ink = images.squeeze(1)
-    mass = ink.sum(dim=(1, 2)).clamp_min(1e-6)
-    x = axis - (ink.sum(dim=1) @ axis / mass)[:, None]  # (n, 28), from the centre of mass
-    y = axis - (ink.sum(dim=2) @ axis / mass)[:, None]
-    covariance = (ink * y[:, :, None] * x[:, None, :]).sum(dim=(1, 2))
-    variance = (ink * y[:, :, None].square()).sum(dim=(1, 2))
-    return -covariance / variance.clamp_min(1e-6)  # image rows count downwards
-
-
 def thickness(images: Tensor) -> Tensor:
     """The mean stroke width (n,) in pixels of images (n, 1, 28, 28) in [0, 1]: twice the area over the outline.
 
@@ -112,3 +101,34 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     if a.numel() < 2 or (a == a[0]).all() or (b == b[0]).all():
         return 0.0
     return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)
+
+
+SHARES = tuple(f"digit_{label}" for label in range(10))  # columns of metrics.csv, one per class
+COLLAPSED_FOR = 3  # epochs in a row that a GAN must look collapsed before it is called so during training
+
+
+def collapse(
+    rows: Sequence[Mapping[str, float]], train_shares: Tensor | None = None, at_end: bool = False
+) -> str | None:
+    """What shows in the last three rows of metrics.csv that a GAN has collapsed; None where nothing does.
+
+    Either D's mean probabilities for real and generated images are both within 0.01 of 0 or 1: then D teaches G
+    nothing. Or one class takes more of the samples than halfway from its share (10,) in the training set to all of
+    them; after training the last row alone is enough for that. Rows without shares say nothing of it.
+    """
+    last = rows[-COLLAPSED_FOR:]
+    for_long = f"for {COLLAPSED_FOR} epochs"
+
+    def one_class(row: Mapping[str, float]) -> bool:
+        limits = (1 + train_shares) / 2
+        return any(row.get(name, 0) > limit for name, limit in zip(SHARES, limits.tolist(), strict=True))
+
+    if len(last) == COLLAPSED_FOR and all(min(row[d], 1 - row[d]) < 0.01 for row in last for d in ("d_real", "d_fake")):
+        return f"collapsed: D(x) and D(G(z)) at their stops {for_long}"
+    if train_shares is None or not last:
+        return None
+    if at_end and one_class(last[-1]):
+        return "collapsed: most of the samples are of one class"
+    if len(last) == COLLAPSED_FOR and all(map(one_class, last)):
+        return f"collapsed: most of the samples are of one class {for_long}"
+    return None

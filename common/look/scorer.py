@@ -1,4 +1,4 @@
-"""A small digit classifier: the eye that judges samples when nobody looks at the pictures.
+"""A small classifier of a dataset's classes, which scores generated images.
 
 It is trained once per dataset on labelled images, kept under the data folder, and used for reporting only: no
 generative model is ever trained through it. Its last hidden layer gives the features of the Fréchet distance.
@@ -6,7 +6,7 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import metrics
+from common.checkpoint import flat, read_module, write_tensors
 from common.data import Dataset, epoch_order, to_float
-from common.run import choose_precision, mixed_precision, read_tensors, write_tensors
+from common.device import choose_precision, mixed_precision
+from common.look import metrics
 from common.streams import stream, stream_seed
 
+RECIPE = 2  # one more whenever the network, its training or the file's format changes
 FEATURES = 128
 EPOCHS = 6  # 99.5 % on MNIST after about a minute on two cores
 BATCH_SIZE = 250  # at most: a small set has 32 batches to an epoch, for it would be over after a few updates
@@ -54,8 +56,8 @@ class DigitClassifier(nn.Module):
         return self.head(features), features
 
 
-class Seen(NamedTuple):
-    """What the classifier sees in n images: logits (n, 10), features (n, 128), both float32 on the CPU."""
+class Features(NamedTuple):
+    """What the classifier makes of n images: logits (n, 10), features (n, 128), both float32 on the CPU."""
 
     logits: Tensor
     features: Tensor
@@ -66,93 +68,90 @@ class Seen(NamedTuple):
 
 
 @torch.no_grad()
-def look(classifier: DigitClassifier, images: Tensor) -> Seen:
+def classify(classifier: DigitClassifier, images: Tensor) -> Features:
     """Classify images (n, 28, 28) uint8 or (n, 1, 28, 28) float in [0, 1], in float32.
 
     In pieces of 250, whose hidden layers stay in a CPU's cache: twice as fast as a thousand at a time.
     """
     parts = [classifier(chunk if chunk.is_floating_point() else to_float(chunk)) for chunk in images.split(250)]
-    return Seen(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    return Features(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-SHARES = tuple(f"digit_{label}" for label in range(10))  # columns of metrics.csv, one per class
+class SampleScorer:
+    """Scores generated images by a classifier of the dataset.
 
-
-class Judge:
-    """A dataset's classifier and what it sees in real images; called with drawn images, it judges them.
-
-    `floor`: Fréchet distance of training from test images, the best that samples can hope for; `accuracy`: of the
-    classifier on the test images; `train_shares` (10,): how often each class stands in the training set.
+    `floor` is the Fréchet distance between training and test images, the best that samples can reach; `accuracy` that
+    of the classifier on the test images; `train_shares` (10,) the share of each class in the training set; `columns`
+    names the shares.
     """
 
     def __init__(self, data: Dataset, data_dir: Path, say: Callable[[str], None] = print):
         self.classifier = digit_classifier(data, data_dir, say)
-        self.test = look(self.classifier, data.test_images)
-        # As many training images as test images, for the distance of two finite sets depends on their sizes.
-        train = look(self.classifier, data.train_images[: len(data.test_images)])
+        self.test = classify(self.classifier, data.test_images)
+        # As many training images as test images: the distance of two finite sets depends on their sizes.
+        train = classify(self.classifier, data.train_images[: len(data.test_images)])
         self.floor = metrics.frechet_distance(train.features, self.test.features)
         self.accuracy = float((self.test.logits.argmax(dim=1) == data.test_labels.cpu()).float().mean())
         self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
-        self.columns = SHARES[: len(data.classes)]
+        self.classes = data.classes
+        self.columns = metrics.SHARES[: len(data.classes)]
 
     def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float | None]:
-        """Judge images (n, 1, 28, 28) in [0, 1]: digit_0 … digit_9 (the shares of as many classes as there are),
-        share_distance (total variation from the training set's shares), frechet (distance from the test images in the
-        classifier's features); where the classes (n,) that were meant are given, as_meant, the share of images that
-        are of them, or None where no class of the dataset was meant."""
-        seen = look(self.classifier, images)
-        shares = seen.shares()
-        found = {}
+        """Score images (n, 1, 28, 28) in [0, 1], best as many as there are test images.
+
+        Returns digit_0 … digit_9 (the share of each class), class_total_variation (from the shares of the training set)
+        and frechet (distance from the test images). With the classes (n,) that were meant also drawn_as_meant, the
+        share of images that are of them; None where no class of the dataset was meant.
+        """
+        found = classify(self.classifier, images)
+        shares = found.shares()
+        scores = {}
         if meant is not None:
             named = meant < len(self.columns)  # with fewer than ten classes, a category may stand for none
-            right = (seen.logits.argmax(dim=1) == meant)[named]
-            found["as_meant"] = float(right.float().mean()) if len(right) else None
+            right = (found.logits.argmax(dim=1) == meant)[named]
+            scores["drawn_as_meant"] = float(right.float().mean()) if len(right) else None
         return {
-            **found,
+            **scores,
             **dict(zip(self.columns, shares.tolist(), strict=False)),
-            "share_distance": metrics.share_distance(shares, self.train_shares),
-            "frechet": metrics.frechet_distance(seen.features, self.test.features),
+            "class_total_variation": metrics.class_total_variation(shares, self.train_shares),
+            "frechet": metrics.frechet_distance(found.features, self.test.features),
         }
 
-
-COLLAPSED_FOR = 3  # epochs in a row that a GAN must look collapsed before it is called so
-
-
-def collapse(rows: list[dict[str, float]]) -> str | None:
-    """What shows, in the last three rows of metrics.csv, that a GAN has collapsed; None where nothing does.
-
-    Either D's mean probabilities for real and drawn images are both at their stops, within 0.01 of 0 or 1: then D
-    teaches G nothing. Or more than half of the samples are of one class; rows without shares say nothing of that.
-    """
-    last = rows[-COLLAPSED_FOR:]
-    if len(last) < COLLAPSED_FOR:
-        return None
-    if all(min(row[name], 1 - row[name]) < 0.01 for row in last for name in ("d_real", "d_fake")):
-        return f"collapsed: D(x) and D(G(z)) at their stops for {COLLAPSED_FOR} epochs"
-    if all(max(row.get(name, 0) for name in SHARES) > 0.5 for row in last):
-        return f"collapsed: more than half of the samples are of one class for {COLLAPSED_FOR} epochs"
-    return None
+    def summary(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
+        """The entries of report.json for scores as `__call__` returns them."""
+        meant = {name: scores[name] for name in ("drawn_as_meant",) if name in scores}
+        shares = [scores[name] for name in self.columns]
+        return {
+            **meant,
+            "frechet": scores["frechet"],
+            "frechet_floor": self.floor,
+            "frechet_over_floor": metrics.quotient(scores["frechet"], self.floor),
+            "class_total_variation": scores["class_total_variation"],
+            "share_smallest": min(shares),
+            "share_largest": max(shares),
+            "classifier_accuracy": self.accuracy,
+        }
 
 
 def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] = print) -> DigitClassifier:
     """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
-    there, which `say` is told. The file's name holds a checksum of the training set, so that a changed set gets a
-    classifier of its own.
+    there, which `say` is told. The file's name holds a checksum of the training set and the recipe's number, so that a
+    changed set or recipe gets a classifier of its own.
     """
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
-    path = Path(data_dir) / "classifiers" / f"{data.name}-{checksum}.pt"
+    path = Path(data_dir) / "classifiers" / f"{data.name}-{checksum}-{RECIPE}.pt"
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         torch.manual_seed(stream_seed(0, "classifier weights"))
         classifier = DigitClassifier().to(device, memory_format=torch.channels_last)
     if path.exists():
-        read_tensors(path, classifier=classifier)
+        read_module(path, "classifier", classifier)
     else:
         say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
         _train(classifier, data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, {"classifier": classifier.state_dict()})
+            write_tensors(path, flat({"classifier": classifier}))
         except OSError as error:
             say(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time")
     return classifier.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.run import whole_file
+from common.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
 LANES = 32  # output units that the page's inner loop works on at a time
@@ -51,7 +51,7 @@ def save_page(path: Path, layers: Layers, latents: Tensor, about: dict[str, Any]
     texts = json.dumps(about | sizes | {"limits": limits, "bytes": len(packed)}, allow_nan=False)
     page = TEMPLATE.read_text(encoding="utf-8")
     page = page.replace("{{about}}", texts.replace("<", "\\u003c")).replace("{{weights}}", as_text(packed))
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(("\ufeff" + page).encode("utf-16-le"))  # the mark outweighs whatever a server says
 
 
