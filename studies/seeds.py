@@ -1,25 +1,25 @@
 """How much of a result is luck? A script run once per seed, and one table of what the seeds reached.
 
-    python benchmarks/seeds.py infogan.py --seeds 0-9
-    python benchmarks/seeds.py infogan.py --seeds 0-9 --paper --at-once 2
-    python benchmarks/seeds.py infogan.py --seeds 0-9 --paper --summarise
+    python studies/seeds.py infogan.py --seeds 0-9
+    python studies/seeds.py infogan.py --seeds 0-9 --paper --at-once 2
+    python studies/seeds.py infogan.py --seeds 0-9 --paper --summarise
 
 Every flag that is not one of this program's goes to the script. Each run is a process of its own and has a folder of
-its own under outputs/seeds/, named after the script and the fields that differ from its defaults, or from `--paper`. A
-run that is finished is not run again, one that was stopped goes on, so the same command can be given again at any time,
-and on as many machines that share the folder as one likes, a seed to each; `--summarise` then only makes the table.
+its own under outputs/seeds/, named after the script, its presets such as `--paper`, and the fields that differ from
+these or from the defaults. A run that is finished is not run again, one that was stopped goes on, so the same command
+can be given again at any time, and on as many machines that share the folder as one likes, a seed to each;
+`--summarise` then only makes the table.
 """
 
 import argparse
-import csv
 import dataclasses
 import importlib
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -27,14 +27,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import BadInput
+from common import BadInput, RunFailed
+from common.cli import Parser, parse, run_program
 from common.data import DATASETS
-from common.run import ASKED, FREE_ON_RESUME, ROOT, parse, read_config, read_json, whole_file
+from common.files import read_json, write_csv
+from common.settings import ACTIONS, FREE_ON_RESUME, ROOT, Settings, flag, read_config
 
 SCRIPTS = ("infogan", "gan_mlp", "autoencoder")
-NOT_PASSED_ON = ("seed", "out", "resume")  # this program gives them
+GIVEN = ("seed", "out", "resume")  # fields that this program gives to each run
 # What names no study: the same result is wanted whatever these are.
-NOT_IN_THE_NAME = (*NOT_PASSED_ON, "data_dir", "device", *ASKED)
+NOT_IN_THE_NAME = (*GIVEN, "data_dir", "device", *ACTIONS)
+
+
+def refuse(arguments: Sequence[str], fields: Sequence[str]) -> None:
+    """Raise BadInput for a flag of a field that the study itself gives to each run."""
+    for name in map(flag, fields):
+        if any(word.partition("=")[0] == name for word in arguments):
+            raise BadInput(f"{name} is given to each run by this program (--help says more)")
 
 
 def seeds_of(text: str) -> list[int]:
@@ -51,16 +60,16 @@ def seeds_of(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def study_name(config: Any) -> str:
-    """The fields that differ from the script's defaults as a folder's name; `default` where none does.
-
-    With `--paper` the name begins with `paper`, and the fields are those that differ from that preset.
-    """
-    preset = config.PAPER if getattr(config, "paper", False) else {}
-    named = ["paper"] if preset else []
+def study_name(config: Settings) -> str:
+    """The presets, then the fields that differ from them or from the defaults, as a folder's name; `default` where
+    there is none."""
+    named = [name for name in config.PRESETS if getattr(config, name)]
+    expected = {name: True for name in named}
+    for name in named:
+        expected |= config.PRESETS[name]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name not in NOT_IN_THE_NAME and value != preset.get(field.name, field.default):
+        if field.name not in NOT_IN_THE_NAME and value != expected.get(field.name, field.default):
             value = "-".join(map(str, value)) if isinstance(value, tuple) else value
             named.append(f"{field.name}={value}")
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(named)) or "default"
@@ -71,7 +80,7 @@ def runs_of(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*/run-*") if (path / "config.json").exists()), reverse=True)
 
 
-def finished(folder: Path, config: Any) -> Path | None:
+def finished(folder: Path, config: Settings) -> Path | None:
     """The run folder in which a seed has come to its end. Raises BadInput where it was run with other fields."""
     wanted = {name: value for name, value in vars(config).items() if name not in ("seed", *FREE_ON_RESUME)}
     if config.dataset == "auto":  # each run has stored what it found
@@ -110,38 +119,28 @@ def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: in
     return status
 
 
-def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> list[dict[str, Any]]:
+def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> None:
     """Print and write the minimum, median and maximum of every figure over the seeds, then the figure of each seed."""
-    figures = [
-        name
-        for name in next(iter(reports.values()))
-        if all(isinstance(report.get(name), (int, float)) for report in reports.values())
-    ]
     rows = []
-    for name in figures:
-        values = {seed: report[name] for seed, report in reports.items()}
-        row = {"figure": name, "minimum": min(values.values()), "median": median(values.values())}
-        row |= {"maximum": max(values.values()), **{f"seed {seed}": value for seed, value in values.items()}}
-        rows.append({**row, "command": command})
-    with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    for name in next(iter(reports.values())):
+        values = {f"seed {seed}": report.get(name) for seed, report in reports.items()}
+        if all(isinstance(value, (int, float)) for value in values.values()):
+            known = list(values.values())
+            spread = {"minimum": min(known), "median": median(known), "maximum": max(known)}
+            rows.append({"figure": name, **spread, **values, "command": command})
+    write_csv(path, rows)
     print(f"\n{command}\n{'':36}{'minimum':>10}{'median':>10}{'maximum':>10}")
     for row in rows:
         print(f"{row['figure']:36}" + "".join(f"{row[key]:>10.4g}" for key in ("minimum", "median", "maximum")))
     print(f"{len(reports)} seeds; written to {path}")
-    return rows
 
 
-def main(arguments: list[str]) -> int:
-    """Run the seeds that are not finished, make the table. Returns 0, or 1 where a seed has no result.
+def main(arguments: list[str]) -> None:
+    """Run the seeds that are not finished, make the table.
 
-    Raises BadInput for arguments that this program or the script does not take.
+    Raises BadInput for arguments that this program or the script does not take, RunFailed where a seed has no result.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("script", help="infogan.py, gan_mlp.py or autoencoder.py")
     parser.add_argument("--seeds", default="0-9", help="like 0-9 or 0,3,7 (default: 0-9)")
     parser.add_argument("--at-once", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
@@ -153,9 +152,7 @@ def main(arguments: list[str]) -> int:
         raise BadInput(f"{own.script}: must be one of {', '.join(f'{name}.py' for name in SCRIPTS)}")
     if own.at_once < 1:
         raise BadInput(f"--at-once must be at least 1, not {own.at_once}")
-    for name in NOT_PASSED_ON:
-        if any(flag.split("=")[0] == f"--{name}" for flag in flags):
-            raise BadInput(f"--{name} is given to each run by this program; see --seeds and --out")
+    refuse(flags, GIVEN)
     config = parse(importlib.import_module(script).Config, flags)
 
     study = own.out / script / study_name(config)
@@ -174,24 +171,14 @@ def main(arguments: list[str]) -> int:
 
     runs = {seed: finished(folders[seed], config) for seed in seeds}
     reports = {seed: read_json(run / "report.json") for seed, run in runs.items() if run}
-    missing = [str(seed) for seed in seeds if seed not in reports]
-    if missing:
-        print(f"without a result: seed {', '.join(missing)}", file=sys.stderr)
     if len(found := {report["dataset"] for report in reports.values()}) > 1:
         raise BadInput(f"{study}: has runs on {', '.join(sorted(found))}; move those of one away, and give --dataset")
     if reports:
-        command = ["python", "benchmarks/seeds.py", f"{script}.py", "--seeds", own.seeds, *flags]
+        command = ["python", "studies/seeds.py", f"{script}.py", "--seeds", own.seeds, *flags]
         summarise(reports, shlex.join(command), study / "summary.csv")
-    return 1 if missing else 0
+    if missing := [str(seed) for seed in seeds if seed not in reports]:
+        raise RunFailed(f"without a result: seed {', '.join(missing)}")
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BadInput as error:
-        print(f"seeds.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -1,12 +1,12 @@
 """Does the category carry information? Figure 1 of the InfoGAN paper, measured here: L_I(c1) over the updates.
 
-    python benchmarks/figure_1.py
-    python benchmarks/figure_1.py --seeds 0 --epochs 2
+    python studies/figure_1.py
+    python studies/figure_1.py --seeds 0 --epochs 2
 
 Three settings on MNIST: the default, which reads real images first; `--paper`; and `--paper --info-weight 0`, a plain
 GAN that Q only watches. A run trains as `python infogan.py` does with these flags and as many epochs.
 
-Writes figure_1.csv, figure_1.png and figure_1.pdf to benchmarks/results/. A run that is in the csv is not run again, so
+Writes figure_1.csv, figure_1.png and figure_1.pdf to studies/results/. A run that is in the csv is not run again, so
 the program can be stopped, and the same command goes on with the next run.
 """
 
@@ -24,12 +24,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import infogan
-from benchmarks.accuracy_over_time import RESULTS, Points, save_lines
-from benchmarks.seeds import seeds_of
 from common import BadInput, guide
+from common.cli import Parser, parse, run_program
 from common.data import epoch_order, load_dataset, to_float
-from common.run import ROOT, choose_device, choose_precision, mixed_precision, parse, whole_file
+from common.device import choose_device, choose_precision, mixed_precision
+from common.files import write_csv
+from common.settings import Settings
 from common.streams import stream, stream_seed
+from studies.accuracy_over_time import RESULTS, Points, save_lines
+from studies.seeds import seeds_of
 
 SETTINGS = {"default": [], "--paper": ["--paper"], "--paper --info-weight 0": ["--paper", "--info-weight", "0"]}
 EVERY = 10  # updates from one point to the next
@@ -43,17 +46,18 @@ def trained(config: infogan.Config, images: Tensor) -> Points:
     autocast = mixed_precision(device, precision)
     images = images.to(device)
     torch.manual_seed(stream_seed(config.seed, "weights"))
-    random = stream(config.seed, "training", device=device)
-    players = infogan.build(config, device)
-    codes = guide.read(images, config.seed, precision) if config.guided else None
-    share = torch.zeros((), device=device)
+    model = infogan.InfoGAN(config).to(device, memory_format=torch.channels_last)
+    optimizers, random = infogan.Optimizers.of(model), stream(config.seed, "training", device=device)
+    guided = guide.Codes(len(images) if config.guided else 0, device)
+    if config.guided:
+        guided.take(*guide.read(images, config.seed, precision))
     orders = [epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs)]
     batches = [batch.to(device) for order in orders for batch in order.split(config.batch_size)]
     points = []
     for updates, batch in enumerate(batches):
-        infogan.schedule(players, share, updates, updates / len(batches), config)
-        reals = to_float(images.index_select(0, batch))
-        seen = infogan.update(players, reals, codes and codes.of(batch), share, random, config, autocast)
+        optimizers.schedule(config, updates, updates / len(batches))
+        real = infogan.Coded(to_float(images.index_select(0, batch)), *guided.of(batch))
+        seen = infogan.update(model, optimizers, real, random, autocast)
         if updates % EVERY == 0:
             points.append((updates, math.log(infogan.CATEGORIES) - seen["c1_nll"].item()))
     return points
@@ -69,12 +73,18 @@ def read_curves(path: Path) -> dict[tuple[str, int], Points]:
     return curves
 
 
+def write_curves(path: Path, curves: dict[tuple[str, int], Points]) -> None:
+    """What `read_curves` reads, a row per point."""
+    columns = ("setting", "seed", "updates", "info_c1_nats")
+    write_csv(path, [dict(zip(columns, (*run, *at), strict=True)) for run in sorted(curves) for at in curves[run]])
+
+
 def main(arguments: list[str]) -> None:
     """Run what the csv lacks, write csv and pictures. Raises BadInput for bad flags, or rows of another --epochs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", default="0-2", help="like 0-2 or 0,3,7 (default: 0-2)")
     parser.add_argument("--epochs", default="1", help="passes over the training images (default: 1)")
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where MNIST/raw is or will be")
+    parser.add_argument("--data-dir", type=Path, default=Settings.data_dir, help="where MNIST/raw is or will be")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the csv and the pictures")
     own = parser.parse_args(arguments)
     configs = {
@@ -93,11 +103,8 @@ def main(arguments: list[str]) -> None:
         if (setting, seed) not in curves:
             start = time.perf_counter()
             points = trained(config, images)
-            curves = read_curves(path) | {(setting, seed): points}  # another process may have added some
-            with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(("setting", "seed", "updates", "info_c1_nats"))
-                writer.writerows((*run, *point) for run in sorted(curves) for point in curves[run])
+            # Read again: another process may have added some.
+            write_curves(path, read_curves(path) | {(setting, seed): points})
             took = f"{time.perf_counter() - start:.0f} s"
             print(f"{setting}, seed {seed}: {points[-1][1]:.3f} nats after {points[-1][0]} updates, {took}", flush=True)
 
@@ -110,10 +117,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except BadInput as error:
-        print(f"figure_1.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -1,35 +1,33 @@
 """How fast are the scripts? The training step of each against a textbook loop, in turn, each in its own process.
 
-    python benchmarks/throughput.py                 # a table in two minutes on two cores
-    python benchmarks/throughput.py --scripts autoencoder --batch-size 32 --precision float32
+    python studies/throughput.py                 # a table in two minutes on two cores
+    python studies/throughput.py --scripts autoencoder --batch-size 32 --precision float32
 
 The textbook side has the same networks, batch size and updates, written as tutorials have them: a DataLoader over
 `torchvision.datasets.MNIST` with transforms, float32, default memory layout, plain Adam, `.item()` for the log in every
-step. It has no waste put in on purpose. InfoGAN is timed without its guide but with its running average of G, which the
-textbook lacks. tests/test_throughput.py checks that both sides reach the same losses.
+step. It has no waste put in on purpose. Both sides do the same work: each keeps a running average of G, and InfoGAN is
+timed without its guide. tests/test_studies.py checks that both sides reach the same losses.
 
 Each side is a process of its own, so that neither profits from memory the other has warmed. Absolute times drift with
 the machine, the ratio within one run much less: the two sides take turns, one waits while the other runs, and medians
 count.
 """
 
+import argparse
 import multiprocessing
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision import datasets, transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -38,22 +36,14 @@ import autoencoder
 import gan_mlp
 import infogan
 from common import BadInput
+from common.cli import Parser, run_program
 from common.data import epoch_order, load_dataset, to_float
-from common.run import ROOT, check_batch_size, choose_precision, keep_freed_memory, mixed_precision
+from common.device import choose_precision, keep_freed_memory, mixed_precision
+from common.settings import Settings, batch_ends
 from common.streams import stream, stream_seed
 
 CPU = torch.device("cpu")
 SCRIPTS = {"infogan": infogan, "gan_mlp": gan_mlp, "autoencoder": autoencoder}
-
-
-@dataclass(frozen=True)
-class Config:
-    scripts: tuple[Literal["infogan", "gan_mlp", "autoencoder"], ...] = ("infogan", "gan_mlp", "autoencoder")
-    batch_size: int = 128  # images per update, on both sides
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the scripts; the textbook is float32
-    rounds: int = 7  # turns of each side
-    seconds: float = 2.0  # length of a turn
-    data_dir: Path = ROOT / "data"  # where MNIST/raw is
 
 
 # The textbook side ------------------------------------------------------------------------------------------------
@@ -95,6 +85,7 @@ class TextbookInfoGAN:
             nn.Linear(1024, 128, bias=False), nn.BatchNorm1d(128), nn.LeakyReLU(0.1), nn.Linear(128, 12)
         )
         self.discriminator = nn.ModuleList((self.trunk, self.head_d, self.head_q))
+        self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
 
@@ -119,6 +110,7 @@ class TextbookInfoGAN:
         loss_g = F.cross_entropy(self.head_d(features), real)
         (loss_g + self.information_loss(features, category, continuous)).backward()
         self.optimizer_g.step()
+        self.average.update_parameters(self.generator)
         return {"loss_d": game.item(), "loss_g": loss_g.item()}
 
 
@@ -137,7 +129,7 @@ class TextbookGAN:
         for width_in, width in ((784, 512), (512, 256), (256, 128)):
             layers += [nn.Linear(width_in, width), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*layers, nn.Linear(128, 1))
-        self.averaged = [weight.detach().clone() for weight in self.generator.parameters()]
+        self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999))
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=4e-4, betas=(0.5, 0.999))
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
 
@@ -164,9 +156,7 @@ class TextbookGAN:
         loss_g = F.binary_cross_entropy_with_logits(self.discriminator(fakes), real)
         loss_g.backward()
         self.optimizer_g.step()
-        with torch.no_grad():
-            for mean, weight in zip(self.averaged, self.generator.parameters(), strict=True):
-                mean.lerp_(weight, 0.001)
+        self.average.update_parameters(self.generator)
         return {"loss_d": loss_d.item(), "loss_g": loss_g.item()}
 
 
@@ -191,12 +181,12 @@ class TextbookAutoencoder:
 TEXTBOOKS = {"infogan": TextbookInfoGAN, "gan_mlp": TextbookGAN, "autoencoder": TextbookAutoencoder}
 
 
-def textbook_loop(script: str, config: Config) -> Iterator[dict[str, float]]:
+def textbook_loop(script: str, batch_size: int, data_dir: Path) -> Iterator[dict[str, float]]:
     """The textbook training of a script, endlessly: every `next` is one update."""
     side = TEXTBOOKS[script]()
     # `download` only unpacks here: `main` has made sure that the files are there.
-    mnist = datasets.MNIST(str(config.data_dir), transform=side.transform, download=True)
-    loader = torch.utils.data.DataLoader(mnist, config.batch_size, shuffle=True, drop_last=True)
+    mnist = datasets.MNIST(str(data_dir), transform=side.transform, download=True)
+    loader = torch.utils.data.DataLoader(mnist, batch_size, shuffle=True, drop_last=True)
     for x, _ in chain.from_iterable(repeat(loader)):
         yield side.update(x)
 
@@ -206,35 +196,35 @@ def textbook_loop(script: str, config: Config) -> Iterator[dict[str, float]]:
 
 def script_side(
     script: str, seed: int, precision: str, **fields: float
-) -> tuple[list[nn.Module], Callable[[Tensor], dict[str, Tensor]]]:
-    """A script's networks and its own update as a function of reals (n, 1, 28, 28) in [0, 1].
+) -> tuple[nn.Module, Callable[[Tensor], dict[str, Tensor]]]:
+    """A script's model and its own update as a function of reals (n, 1, 28, 28) in [0, 1].
 
     With the script's default fields but for `fields`.
     """
     torch.manual_seed(stream_seed(seed, "weights"))
-    random = stream(seed, "training")
-    autocast = mixed_precision(CPU, precision)
-    module = SCRIPTS[script]
-    config = module.Config(**fields)
-    if module is autoencoder:
-        network, optimizer = autoencoder.build(config, CPU, torch.zeros(784))
-        return [network], lambda reals: autoencoder.update(network, optimizer, reals.flatten(1), config, autocast)
-    players = module.build(config, CPU)
-    networks = [players.generator, players.discriminator]
-    if module is infogan:  # without a guide, as the textbook is
-        share = torch.tensor(1 - config.average)
-        return networks, lambda reals: infogan.update(players, reals, None, share, random, config, autocast)
-    return networks, lambda reals: gan_mlp.update(players, reals, random, config, autocast)
+    random, autocast = stream(seed, "training"), mixed_precision(CPU, precision)
+    if script == "autoencoder":
+        model = autoencoder.Autoencoder(autoencoder.Config(**fields))
+        optimizer = autoencoder.make_optimizer(model)
+        return model, lambda reals: autoencoder.update(model, optimizer, reals.flatten(1).square(), autocast)
+    if script == "gan_mlp":
+        model = gan_mlp.GAN(gan_mlp.Config(**fields))
+        optimizers = gan_mlp.Optimizers.of(model)
+        return model, lambda reals: gan_mlp.update(model, optimizers, reals, random, autocast)
+    model = infogan.InfoGAN(infogan.Config(**fields)).to(memory_format=torch.channels_last)
+    optimizers = infogan.Optimizers.of(model)
+    optimizers.ema_share.fill_(1 - model.config.average)
+    return model, lambda reals: infogan.update(model, optimizers, infogan.Coded(reals), random, autocast)
 
 
-def script_loop(script: str, config: Config, precision: str) -> Iterator[dict[str, Tensor]]:
+def script_loop(script: str, batch_size: int, data_dir: Path, precision: str) -> Iterator[dict[str, Tensor]]:
     """The script's training, endlessly: every `next` is one update."""
     keep_freed_memory()
-    images = load_dataset("mnist", config.data_dir).train_images
+    images = load_dataset("mnist", data_dir).train_images
     _, update = script_side(script, 0, precision)
     for epoch in range(1_000_000):
-        for batch in epoch_order(len(images), 0, epoch).split(config.batch_size):
-            if len(batch) == config.batch_size:
+        for batch in epoch_order(len(images), 0, epoch).split(batch_size):
+            if len(batch) == batch_size:
                 yield update(to_float(images.index_select(0, batch)))
 
 
@@ -251,10 +241,6 @@ class Side:
     def turn(self, seconds: float) -> float:
         """Seconds per update over one turn."""
         return self._process.submit(_turn, seconds).result()
-
-    def flops(self) -> int:
-        """Floating-point operations of one update, counted from the layers."""
-        return self._process.submit(_flops).result()
 
     def close(self) -> float:
         """End the process. Returns its peak resident memory in GB."""
@@ -276,58 +262,47 @@ def _turn(seconds: float) -> float:
     return (time.perf_counter() - start) / updates
 
 
-def _flops() -> int:
-    with FlopCounterMode(display=False) as counter:
-        next(_loop)
-    return counter.get_total_flops()
-
-
 def _peak_memory() -> float:
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
-def ceiling(precision: str) -> float:
-    """FLOP/s of a large matrix product, the best of five."""
-    a = torch.randn(2048, 2048, dtype=getattr(torch, precision))
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(seconds[1:])
-
-
-COLUMNS = {"": 12, "precision": 10, "textbook": 11, "script": 11, "ratio": 7, "images/s": 10, "of ceiling": 12}
+COLUMNS = {"": 12, "precision": 10, "textbook": 11, "script": 11, "ratio": 7, "images/s": 10}
 COLUMNS |= {"memory textbook": 17, "memory script": 15}
 
 
-def main(config: Config) -> dict:
+def main(arguments: list[str]) -> dict[str, dict[str, float]]:
     """Measure and print; return the table. Raises BadInput without MNIST, or for a batch larger than it."""
-    check_batch_size(config, len(load_dataset("mnist", config.data_dir).train_images))
-    print(f"{torch.get_num_threads()} threads, batch {config.batch_size}, torch {torch.__version__}")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scripts", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="default: all")
+    parser.add_argument("--batch-size", type=int, default=128, help="images per update, on both sides (default: 128)")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the scripts")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: 2)")
+    parser.add_argument("--data-dir", type=Path, default=Settings.data_dir, help="where MNIST/raw is or will be")
+    own = parser.parse_args(arguments)
+    if own.batch_size < 2 or own.rounds < 1:
+        raise BadInput("--batch-size must be at least 2, and --rounds at least 1")
+    batch_ends(own, len(load_dataset("mnist", own.data_dir).train_images))
+    print(f"{torch.get_num_threads()} threads, batch {own.batch_size}, torch {torch.__version__}")
     print("".join(f"{name:>{width}}" for name, width in COLUMNS.items()))
     table = {}
-    for script in config.scripts:
+    for script in own.scripts:
         # The precision that the script itself would take.
         default = SCRIPTS[script].Config().precision
-        precision = choose_precision(default if config.precision == "auto" else config.precision, CPU)
-        theirs, ours = Side(textbook_loop, script, config), Side(script_loop, script, config, precision)
-        turns = [(theirs.turn(config.seconds), ours.turn(config.seconds)) for _ in range(config.rounds)]
+        precision = choose_precision(default if own.precision == "auto" else own.precision, CPU)
+        both = script, own.batch_size, own.data_dir
+        theirs, ours = Side(textbook_loop, *both), Side(script_loop, *both, precision)
+        turns = [(theirs.turn(own.seconds), ours.turn(own.seconds)) for _ in range(own.rounds)]
         slow, fast = (median(column) for column in zip(*turns, strict=True))
-        share = ours.flops() / fast / ceiling(precision)
         memory, our_memory = theirs.close(), ours.close()
-        table[script] = {"textbook_ms": 1e3 * slow, "script_ms": 1e3 * fast, "ratio": slow / fast, "share": share}
+        table[script] = {"textbook_ms": 1e3 * slow, "script_ms": 1e3 * fast, "ratio": slow / fast}
         table[script] |= {"textbook_gb": memory, "script_gb": our_memory}
         cells = (script, precision, f"{1e3 * slow:.1f} ms", f"{1e3 * fast:.2f} ms", f"{slow / fast:.2f}")
-        cells += (f"{config.batch_size / fast:.0f}", f"{share:.0%}", f"{memory:.2f} GB", f"{our_memory:.2f} GB")
+        cells += (f"{own.batch_size / fast:.0f}", f"{memory:.2f} GB", f"{our_memory:.2f} GB")
         print("".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), flush=True)
     return table
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except BadInput as error:
-        print(f"throughput.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

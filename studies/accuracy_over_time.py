@@ -1,11 +1,10 @@
 """How soon does the category tell the digits apart? Accuracy of c1 over minutes, for every run of some studies.
 
-    python benchmarks/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
+    python studies/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
 
-A study is a folder that `benchmarks/seeds.py infogan.py` has written. Minutes count from a run's start; the reading of
-real images, where there is a guide, is part of the first epoch's.
-
-Writes accuracy.png and accuracy.pdf to benchmarks/results/.
+A study is a folder that `studies/seeds.py infogan.py` has written. Minutes count from a run's start; the reading of
+real images, where there is a guide, is part of the first epoch's. Writes accuracy.png and accuracy.pdf to
+studies/results/.
 """
 
 import argparse
@@ -17,10 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
-from common.images import new_figure, save_figure
-from common.run import ROOT, read_rows
+from common.cli import Parser, run_program
+from common.files import read_numbers
+from common.look import plots
+from common.settings import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "studies" / "results"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # for the colour-blind, too (Okabe and Ito)
 
 Points = list[tuple[float, float]]
@@ -29,7 +30,7 @@ Points = list[tuple[float, float]]
 def accuracy(run: Path) -> Points:
     """(minutes since the start, accuracy in percent) after each epoch. Raises BadInput where it was not measured."""
     seconds, points = 0.0, []
-    for row in read_rows(run / "metrics.csv"):
+    for row in read_numbers(run / "metrics.csv"):
         if "accuracy" not in row:
             raise BadInput(f"{run / 'metrics.csv'}: has no accuracy of c1")
         seconds += row["seconds"]
@@ -44,32 +45,32 @@ def save_lines(
 
     axis: what x is; limits: of y, None where the lines decide; level: height and label of a dashed line.
     """
-    figure = new_figure(20 / 3, 4.2)
-    axes = figure.add_subplot(title=title, xlabel=axis)
-    names = []
-    for (name, lines), colour in zip(groups.items(), cycle(COLOURS), strict=False):
-        for points in lines:
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, marker=".", markersize=3)
-        x, y = zip(*(points[-1] for points in lines), strict=True)
-        names.append((sum(y) / len(y), max(x), name, colour))
-    axes.set_xlim(0, max(x for _, x, _, _ in names))
-    axes.set_ylim(*limits)
-    axes.axhline(level[0], color="0.35", linestyle="--", linewidth=1)
-    axes.text(0.01, level[0], level[1], color="0.35", va="bottom", transform=axes.get_yaxis_transform())
-    bottom, top = axes.get_ylim()
-    free = math.inf  # below the last name
-    for y, x, name, colour in sorted(names, reverse=True):
-        free = min(y, free - 0.06 * (top - bottom))
-        text = axes.annotate(name, (x, free), (6, 0), textcoords="offset points", color=colour, va="center")
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    save_figure(path, figure)
+    with plots.new_figure(20 / 3, 4.2) as figure:
+        axes = figure.add_subplot(title=title, xlabel=axis)
+        names = []
+        for (name, lines), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+            for points in lines:
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, marker=".", markersize=3)
+            x, y = zip(*(points[-1] for points in lines), strict=True)
+            names.append((sum(y) / len(y), max(x), name, colour))
+        axes.set_xlim(0, max(x for _, x, _, _ in names))
+        axes.set_ylim(*limits)
+        axes.axhline(level[0], color="0.35", linestyle="--", linewidth=1)
+        axes.text(0.01, level[0], level[1], color="0.35", va="bottom", transform=axes.get_yaxis_transform())
+        bottom, top = axes.get_ylim()
+        free = math.inf  # below the last name
+        for y, x, name, colour in sorted(names, reverse=True):
+            free = min(y, free - 0.06 * (top - bottom))
+            text = axes.annotate(name, (x, free), (6, 0), textcoords="offset points", color=colour, va="center")
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        plots.save_figure(path, figure)
 
 
 def main(arguments: list[str]) -> None:
     """Read the runs, draw the picture. Raises BadInput for a study without a run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path, help="folders that seeds.py has written")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the pictures")
     own = parser.parse_args(arguments)
@@ -86,8 +87,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except BadInput as error:
-        print(f"accuracy_over_time.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

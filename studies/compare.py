@@ -1,0 +1,170 @@
+"""Finished or stopped runs of one script side by side, after an evening of tweaking.
+
+    python studies/compare.py outputs/infogan/run-001 outputs/infogan/run-002
+
+Writes compare.png (the curves of all runs, above the last picture of each) and compare.csv (a column per run: the
+fields in which they differ, then what they reached) to outputs/<script>/compare-NNN, and prints that table.
+"""
+
+import argparse
+import importlib
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common import BadInput
+from common.cli import Parser, run_program
+from common.files import atomic_write, numbered_folder, read_json, read_numbers, write_csv
+from common.fonts import font
+from common.look import plots
+from common.look.metrics import SHARES
+from common.progress import TIME_COLUMNS
+from common.settings import Settings, read_config
+from studies.seeds import SCRIPTS
+
+ACROSS = 3  # panels, and pictures, in a row
+GAP = 16  # screen pixels between pictures
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run folder holds: fields of its Config, rows of metrics.csv, report.json (empty in an unfinished run), the
+    first picture of its last epoch."""
+
+    fields: dict[str, Any]
+    rows: list[dict[str, float]]
+    report: dict[str, Any]
+    picture: Image.Image | None
+
+    @property
+    def reached(self) -> dict[str, Any]:
+        """The complete epochs and the figures of the last one, without its time, which is not the run's; then those of
+        the report, which count more."""
+        last = self.rows[-1] if self.rows else {"epoch": 0}
+        return {**{name: value for name, value in last.items() if name not in TIME_COLUMNS}, **self.report}
+
+
+def look_into(folder: Path, config_class: type[Settings]) -> Found:
+    """Read a run folder. Raises BadInput, naming the file, for one that holds no run of this script."""
+    config = read_config(folder, config_class)
+    report = folder / "report.json"
+    # Names sort by epoch, then by sheet; the first sheet of the last epoch stands for the run.
+    grids = sorted(folder.glob("epoch_*.png"), key=lambda path: (-int(path.stem.split("_")[1]), path.name))
+    return Found(
+        fields=vars(config),
+        rows=read_numbers(folder / "metrics.csv"),
+        report=read_json(report) if report.exists() else {},
+        picture=opened(grids[0]) if grids else None,
+    )
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture in colour. Raises BadInput for a damaged one."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError) as error:  # the second is Pillow's word for a damaged PNG
+        raise BadInput(f"{path}: cannot be read: {error}") from None
+
+
+def table_of(runs: dict[str, Found]) -> list[dict[str, Any]]:
+    """A row per field in which the runs differ, then per figure, its name under ""; "" for what a run doesn't have."""
+    first, *others = runs.values()
+    rows = [
+        {"": name, **{run: found.fields[name] for run, found in runs.items()}}
+        for name, value in first.fields.items()
+        if any(run.fields[name] != value for run in others)
+    ]
+    reached = dict.fromkeys(name for run in runs.values() for name in run.reached if name not in first.fields)
+    return rows + [{"": name, **{run: found.reached.get(name, "") for run, found in runs.items()}} for name in reached]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the columns of the table, aligned."""
+    lines = [list(rows[0])]
+    lines += [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def draw(path: Path, runs: dict[str, Found]) -> None:
+    """The curves of all runs, a panel per column of metrics.csv, above the last picture of each; no file of nothing."""
+    columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
+    columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS, *SHARES)]
+    rows = [[curves(runs, columns)]] if columns else []
+    pictures = [captioned(run.picture, name) for name, run in runs.items() if run.picture]
+    rows += [pictures[i : i + ACROSS] for i in range(0, len(pictures), ACROSS)]
+    if not rows:
+        return
+    heights = [max(piece.height for piece in row) for row in rows]
+    width = max(sum(piece.width for piece in row) for row in rows)
+    page = Image.new("RGB", (width, sum(heights)), "white")
+    for i, row in enumerate(rows):
+        for j, piece in enumerate(row):
+            page.paste(piece, (sum(left.width for left in row[:j]), sum(heights[:i])))
+    with atomic_write(path) as scratch:
+        page.save(scratch, format="PNG")
+
+
+def curves(runs: dict[str, Found], columns: Sequence[str]) -> Image.Image:
+    """Columns of metrics.csv over the epochs, a panel per column, a line per run."""
+    down = math.ceil(len(columns) / ACROSS)
+    with plots.new_figure(4.9 * ACROSS, 2.9 * down + 0.5) as figure:
+        for i, column in enumerate(columns):
+            axes = plots.epoch_axes(figure, (down, ACROSS, i + 1), column)
+            for name, run in runs.items():
+                known = [row for row in run.rows if column in row]
+                epochs, values = [row["epoch"] for row in known], [row[column] for row in known]
+                axes.plot(epochs, values, label=name, marker="o", markersize=2.5, linewidth=1.4)
+            if plots.wide_range((row[column] for run in runs.values() for row in run.rows if column in row), 100):
+                plots.logarithmic_axis(axes)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+        return plots.rendered(figure)
+
+
+def captioned(grid: Image.Image, name: str) -> Image.Image:
+    """A picture of a run below the run's name."""
+    piece = Image.new("RGB", (grid.width + GAP, grid.height + 24), "white")
+    piece.paste(grid, (0, 24))
+    ImageDraw.Draw(piece).text((12, 6), name, fill="black", font=font(16, name))
+    return piece
+
+
+def main(arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """Write the files and print the table; return {run: what it reached}.
+
+    Raises BadInput, before anything is written, for fewer than two folders, one that comes twice, one that holds no
+    run, and runs of several scripts.
+    """
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of one script")
+    parser.add_argument("--out", type=Path, default=Settings.out, help="parent of the run folders")
+    own = parser.parse_args(arguments)
+    paths = [path.resolve() for path in own.runs]
+    if len(set(paths)) < max(2, len(paths)):
+        raise BadInput("give two run folders or more, each once")
+    script = read_json(paths[0] / "config.json").get("script")
+    if script not in SCRIPTS:
+        raise BadInput(f"{paths[0] / 'config.json'}: is a run of none of {', '.join(SCRIPTS)}")
+    config_class = importlib.import_module(script).Config
+    shared = os.path.commonpath(path.parent for path in paths)  # names are run-001, or one/infogan/run-001 if needed
+    runs = {path.relative_to(shared).as_posix(): look_into(path, config_class) for path in paths}
+    table, folder = table_of(runs), numbered_folder(own.out / script, "compare")
+    write_csv(folder / "compare.csv", table)
+    draw(folder / "compare.png", runs)
+    print_table(table)
+    print(f"folder: {folder}", flush=True)
+    return {name: run.reached for name, run in runs.items()}
+
+
+if __name__ == "__main__":
+    run_program(main)
