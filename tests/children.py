@@ -1,107 +1,154 @@
-"""Runs in processes of their own that tests may signal, kill and starve.
+"""The scripts as a shell calls them: within this process, or in one of their own that may be signalled and starved.
 
-They are forked from a server that has imported everything: a child costs milliseconds, not the seconds of `import
-torch`, so that a script can be killed twenty times within a test. All train on the same few drawn digits.
+Processes are forked from a server that has imported everything: each costs milliseconds, not the seconds of `import
+torch`, so that a script can be killed twenty times within a test. All train small networks on few drawn digits.
 """
 
+import atexit
 import contextlib
 import dataclasses
+import functools
+import io
 import itertools
 import multiprocessing
 import os
-import pty
 import resource
+import shutil
 import signal
 import sys
-import termios
-import threading
+import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 import scipy.optimize  # what a run imports only when it needs it
 import scipy.stats  # noqa: F401
 import torch
 import torch._dynamo
-import tqdm  # noqa: F401
-import tyro  # noqa: F401
+from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
+from tqdm import auto  # noqa: F401
 
 import autoencoder
-import common.classifier
-import common.guide
 import common.run
 import gan_mlp
 import infogan
-from common import images
-from common.data import drawn
-from common.run import ROOT, Run, launch
+from common import guide
+from common.cli import run_cli
+from common.data import check_dataset, drawn
+from common.files import atomic_write
+from common.look import codes, plots
+from common.run import Run
+from common.settings import ROOT
+from tests.helpers import make_quick
 
 SCRIPTS = {"autoencoder": autoencoder, "gan_mlp": gan_mlp, "infogan": infogan}
-# Small networks where a script has fields for that, and epochs of two updates.
 SMALL = ["--epochs", "3", "--batch-size", "64", "--dataset", "drawn", "--device", "cpu", "--precision", "float32"]
 OWN = {
     "autoencoder": ["--hidden", "20"],
     "gan_mlp": ["--widths-g", "32", "48", "--widths-d", "48", "32"],
     "infogan": ["--noise-size", "5", "--batch-size", "16"],
 }
-EPOCHS, UPDATES = 3, 2
+EPOCHS, UPDATES = 3, 2  # of these runs
+FUZZ = settings(
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 _threads = torch.get_num_threads()
 torch.set_num_threads(1)  # a fork copies no threads, so the server must not have begun any
 TINY = drawn(train=128, test=100)  # a sheet of a hundred is drawn of them
 torch.set_num_threads(_threads)
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+FEWER = dataclasses.replace(TINY, **{part: getattr(TINY, part)[:32] for part in PARTS})
+DATA = {"autoencoder": TINY, "gan_mlp": TINY, "infogan": FEWER}  # whose networks have a size of their own
 
-Harm = Callable[[], None]
+
+class Shell(NamedTuple):
+    """The exit status (negative: the signal that killed it), standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+def flags_of(script: str, out: Path, *more: object) -> list[str]:
+    """The flags of a small run."""
+    return [*SMALL, *OWN[script], "--out", str(out), "--data-dir", str(out.parent / "data"), *map(str, more)]
+
+
+def go_on(folder: Path, *more: object) -> list[str]:
+    return ["--resume", str(folder), "--data-dir", str(folder.parents[2] / "data"), *map(str, more)]
+
+
+def shell(script: str, *flags: object) -> Shell:
+    """Call a script as the shell does, but within this process and on the few images."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        make_quick(patch, DATA[script])
+        patch.setattr(common.run, "load_dataset", lambda name, *_: check_dataset(name) or DATA[script])
+        patch.setattr(sys, "argv", [str(ROOT / f"{script}.py"), *map(str, flags)])
+        try:
+            run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
+        except SystemExit as leaving:
+            status = leaving.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return Shell(status, out.getvalue(), err.getvalue())
+
+
+def assert_refused(said: Shell, script: str, *named: str) -> None:
+    """Bad input: exit status 2 and one line that says what was wrong."""
+    assert (said.status, said.err.count("\n")) == (2, 1), said
+    assert said.err.startswith(f"{script}.py: ")
+    assert len(said.err) < 700
+    assert [words for words in named if words not in said.err] == [], said.err
+
+
+@functools.cache
+def whole(script: str) -> tuple[Path, float]:
+    """The folder of a small run that nothing happened to, and the seconds that it took. To be copied, not changed."""
+    base = Path(tempfile.mkdtemp(prefix=f"whole-{script}-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    Child(script, "--help").finish()  # the server has imported everything before the run is timed
+    start = time.monotonic()
+    said = Child(script, *flags_of(script, base / "outputs")).finish()
+    assert said.status == 0, said
+    return base / "outputs" / script / "run-001", time.monotonic() - start
 
 
 class Child:
     """A script in a process of its own: `flags` as on the shell, `harm` called in it before it starts."""
 
-    def __init__(self, script: str, *flags: object, harm: Harm | None = None, terminal: bool = False):
+    def __init__(self, script: str, *flags: object, harm: Callable[[], None] | None = None):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.children"])
-        here, self._said = context.Pipe(duplex=False)[::-1]
-        arguments = (here, script, [str(flag) for flag in flags], harm, terminal)
+        self._said, here = context.Pipe(duplex=False)
+        arguments = (here, script, [str(flag) for flag in flags], harm)
         self.process = context.Process(target=_run, args=arguments, daemon=True)
-        with _importable():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT))  # where the server finds this module
             self.process.start()
         here.close()
 
-    def finish(self, timeout: float = 300) -> tuple[int, str, str]:
-        """Wait for the end. Returns the exit status (negative: the signal that killed it), stdout and stderr."""
-        out, err = "", ""
+    def finish(self, timeout: float = 300) -> Shell:
+        """Wait for the end."""
+        said = {1: "", 2: ""}
         with contextlib.suppress(EOFError):
-            while True:
-                if not self._said.poll(timeout):
-                    self.process.kill()
-                    raise AssertionError(f"no end within {timeout} s: {out}{err}")
+            while self._said.poll(timeout):
                 number, text = self._said.recv()
-                out, err = (out + text, err) if number == 1 else (out, err + text)
+                said[number] += text
+            self.process.kill()
+            raise AssertionError(f"no end within {timeout} s: {said}")
         self.process.join()
-        return self.process.exitcode, out, err
-
-    def kill(self) -> str:
-        """SIGKILL it. Returns what it had said."""
-        self.process.kill()
-        _, out, err = self.finish()
-        return out + err
+        return Shell(self.process.exitcode, said[1], said[2])
 
 
-@contextlib.contextmanager
-def _importable():
-    """The server finds the repository's modules by the environment that it starts with."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
-        yield
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
-
-
-class _Said:
+class _Said(io.TextIOBase):
     """A stream whose text goes through a connection: a file would be in reach of a file-size limit."""
 
     def __init__(self, connection: Connection, number: int):
@@ -111,144 +158,82 @@ class _Said:
         self._connection.send((self._number, text))
         return len(text)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
 
-    def isatty(self) -> bool:
-        return False
-
-
-def _run(connection: Connection, script: str, flags: list[str], harm: Harm | None, terminal: bool) -> None:
+def _run(connection: Connection, script: str, flags: list[str], harm: Callable[[], None] | None) -> None:
     torch.set_num_threads(1)
-    module = SCRIPTS[script]
-    module.load_dataset = lambda *_: TINY
-    if module is infogan:  # whose networks have a size of their own: fewer images instead
-        module.load_dataset = lambda *_: dataclasses.replace(
-            TINY,
-            **{
-                name: getattr(TINY, name)[:32]
-                for name in ("train_images", "train_labels", "test_images", "test_labels")
-            },
-        )
-        module.PER_CATEGORY = 5
-        common.guide.UPDATES = 5
-    # What takes most of the time of such a run, and is beside the point here:
-    images.save_figure = _save_numbers
-    common.classifier._train = lambda *_: None
+    make_quick(pytest.MonkeyPatch(), DATA[script])
+    codes.PER_CATEGORY = 5
+    plots.save_figure = _save_numbers
     sys.argv = [str(ROOT / f"{script}.py"), *flags]
     sys.stdout, sys.stderr = _Said(connection, 1), _Said(connection, 2)
-    if terminal:
-        master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (24, 80))
-        reader = threading.Thread(target=_forward, args=(master, connection), daemon=True)
-        reader.start()
-        sys.stderr = os.fdopen(slave, "w")
     if harm:
         harm()
-    try:
-        launch(module.main, module.Config)
-    finally:
-        if terminal:
-            sys.stderr.close()
-            reader.join()
+    run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
 
 
-def _save_numbers(path: Path, figure: Figure) -> None:
-    """What a plot shows, without drawing it."""
-    shown = [line.get_xydata().tolist() for axes in figure.axes for line in axes.lines]
+def _save_numbers(path: Path, figure: Figure, pdf: bool = True) -> None:
+    """What a plot shows, without drawing it, which takes most of the time of such a run."""
+    shown = [(axes.get_title(), [line.get_xydata().tolist() for line in axes.lines]) for axes in figure.axes]
     for kind in (".png", ".pdf"):
-        with common.run.whole_file(path.with_suffix(kind)) as scratch:
-            scratch.write_text(f"{[axes.get_title() for axes in figure.axes]} {shown}")
-
-
-def _forward(master: int, connection: Connection) -> None:
-    with contextlib.suppress(OSError):
-        while text := os.read(master, 4096):
-            connection.send((2, text.decode(errors="replace")))
+        with atomic_write(path.with_suffix(kind)) as scratch:
+            scratch.write_text(str(shown))
 
 
 # Harm, to be called within a child ---------------------------------------------------------------------------------
 
 
-def _after_update(n: int, do: Callable[[Run], object]) -> None:
-    """Have `do` called with the run after update number `n`, from 1."""
-    add, count = Run.add, itertools.count(1)
+def call_at(n: int, owner: object, name: str, do: Callable[..., object]) -> None:
+    """Have `do` called before call number `n`, from 1, of a function of a module or class, with what that is given."""
+    function, count = getattr(owner, name), itertools.count(1)
 
-    def added(run: Run, **quantities: torch.Tensor) -> None:
-        add(run, **quantities)
+    def called(*given: object, **more: object) -> object:
         if next(count) == n:
-            do(run)
+            do(*given, **more)
+        return function(*given, **more)
 
-    Run.add = added
-
-
-class SignalAt:
-    """Send this process a signal in update number `n`, from 1."""
-
-    def __init__(self, number: int, n: int):
-        self.number, self.n = number, n
-
-    def __call__(self) -> None:
-        _after_update(self.n, lambda run: os.kill(os.getpid(), self.number))
+    setattr(owner, name, called)
 
 
-class SignalWhileReading:
-    """Send this process a signal before update number `n` of InfoGAN's guide, from 1."""
-
-    def __init__(self, number: int, n: int):
-        self.number, self.n = number, n
-
-    def __call__(self) -> None:
-        step, count = common.guide.train_step, itertools.count(1)
-
-        def stepped(*arguments: object) -> None:
-            if next(count) == self.n:
-                os.kill(os.getpid(), self.number)
-            step(*arguments)
-
-        common.guide.train_step = stepped
+def signal_at(number: int, n: int) -> None:
+    """Send this process a signal in update number `n`."""
+    call_at(n, Run, "add", lambda *_: os.kill(os.getpid(), number))
 
 
-class PoisonAt:
-    """Make a weight of the first network that is trained `value` after update number `n`, from 1."""
-
-    def __init__(self, value: float, n: int):
-        self.value, self.n = value, n
-
-    def __call__(self) -> None:
-        _after_update(self.n, self._poison)
-
-    def _poison(self, run: Run) -> None:
-        network = next(part for part in run._parts.values() if isinstance(part, torch.nn.Module))
-        with torch.no_grad():
-            next(network.parameters()).view(-1)[0] = self.value
+def signal_while_reading(number: int, n: int) -> None:
+    """Send this process a signal before update number `n` of InfoGAN's guide."""
+    call_at(n, guide, "train_step", lambda *_: os.kill(os.getpid(), number))
 
 
-class HarmFile:
-    """Let something happen while file number `n` (from 1) of those whose names end with `suffix` is written.
+def poison_at(value: float, n: int) -> None:
+    """Make a weight of the model `value` in update number `n`."""
+    models = []
+    call_at(1, Run, "restore", lambda run, model, **_: models.append(model))
+    call_at(n, Run, "add", lambda *_: next(models[0].parameters()).data.view(-1)[0].fill_(value))
 
-    `killed`: SIGKILL with the file half-written; `signal`: SIGTERM, likewise; `full`: no file may grow from then on.
-    """
 
-    def __init__(self, what: str, n: int, suffix: str = ""):
-        self.what, self.n, self.suffix = what, n, suffix
+def harm_file(what: str, n: int) -> None:
+    """Let something happen to file number `n`, from 1: `killed` (SIGKILL with it half-written), `SIGTERM` (just before
+    its renaming), `full` (no file can grow after it)."""
 
-    def __call__(self) -> None:
-        whole, count = common.run.whole_file, itertools.count(1)
+    def harm(scratch: Path, path: Path) -> None:
+        if what == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        elif what == "killed":
+            os.truncate(scratch, scratch.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        @contextlib.contextmanager
-        def harmed(path: Path):
-            here = path.name.endswith(self.suffix) and next(count) == self.n
-            with whole(path) as scratch:
-                if here and self.what == "full":
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
-                yield scratch
-                if here and self.what == "killed":
-                    os.truncate(scratch, scratch.stat().st_size // 2)
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if here and self.what == "signal":
-                    os.kill(os.getpid(), signal.SIGTERM)
+    call_at(n, os, "replace", harm)
 
-        common.run.whole_file = harmed
-        for module in (images, autoencoder):  # they hold the function by name
-            module.whole_file = harmed
+
+def watch() -> None:
+    """Print the megabytes and the open files after every epoch."""
+    end_epoch = Run.end_epoch
+
+    def ended(*given: object, **more: object) -> None:
+        end_epoch(*given, **more)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        print("watched", pages * os.sysconf("SC_PAGESIZE") // 10**6, len(os.listdir("/proc/self/fd")))
+
+    Run.end_epoch = ended

@@ -13,7 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common.data import Dataset, drawn, load_dataset
-from common.run import ROOT
+from common.settings import ROOT
 from tests.helpers import make_quick, run_script
 
 MNIST_FILES = (

@@ -9,22 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import infogan
-from common import classifier, guide
+from common import guide
+from common import run as run_module
 from common.data import Dataset
-from common.run import ROOT, TIME_COLUMNS
+from common.look import codes, scorer
+from common.progress import TIME_COLUMNS
+from common.settings import ROOT
 
 FLOAT32 = torch.autocast("cpu", enabled=False)
 CPU = torch.device("cpu")
 
 
 def make_quick(patch: pytest.MonkeyPatch, data: Dataset) -> None:
-    """InfoGAN runs on `data`, has a guide of five updates, looks at few images and lets an untrained classifier judge
-    them."""
-    patch.setattr(infogan, "load_dataset", lambda *_: data)
-    patch.setattr(infogan, "PER_CATEGORY", 20)
+    """Runs train on `data` with a guide of five updates, an untrained classifier, and few images per code."""
+    patch.setattr(run_module, "load_dataset", lambda *_: data)
+    patch.setattr(codes, "PER_CATEGORY", 20)
     patch.setattr(guide, "UPDATES", 5)
-    patch.setattr(classifier, "_train", lambda *_: None)
+    patch.setattr(scorer, "_train", lambda *_: None)
 
 
 def command_line(script: str, *flags: object) -> list[str]:
@@ -69,15 +70,8 @@ def buffer_names(network: nn.Module) -> set[str]:
 
 def same_content(a: Path, b: Path) -> bool:
     """Whether the checkpoints of two run folders hold the same: every tensor to the bit, every other value equal."""
-    return same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b)))
-
-
-def same(a: object, b: object) -> bool:
-    """Whether two nests of dicts, lists and tensors hold the same, every tensor to the bit."""
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    return type(a) is type(b) and a == b
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b))
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+        for name, value in one.items()
+    )

@@ -1,47 +1,25 @@
-"""The autoencoder: loss, PCA's bound, what a step moves, both optimisers, files, loading, the sweep."""
+"""The autoencoder: loss, PCA's bound, what a step moves, both optimisers, files, loading."""
 
-import csv
 import dataclasses
-import json
-import math
 
 import pytest
 import torch
-from torch import nn
 
 import autoencoder
 from autoencoder import Autoencoder, Config, reconstruction_loss
-from common import init, metrics
+from common import run as run_module
 from common.data import drawn
-from tests.helpers import (
-    FLOAT32,
-    moved,
-    parameter_names,
-    pictures,
-    rows_without_time,
-    run_script,
-    tensors,
-)
+from common.look import metrics
+from common.run import Run
+from tests.helpers import FLOAT32, make_quick, moved, parameter_names, tensors
 
-SMALL = Config(hidden=20, smoke=True, epochs=2, batch_size=64)
+SMALL = Config(hidden=20, dataset="drawn", device="cpu", epochs=2, batch_size=64)
 
 
-@pytest.fixture
-def small(out):
-    return dataclasses.replace(SMALL, out=out)
-
-
-@pytest.fixture
-def some_drawn(monkeypatch):
-    data = drawn(train=6_000, test=1_000)
-    monkeypatch.setattr(autoencoder, "load_dataset", lambda *_: data)
-    return data
-
-
-def test_the_two_reductions_of_a_known_error():
+@pytest.mark.parametrize(("optimizer", "expected"), [("adam", 0.25), ("sgd", 0.25 * 784)])
+def test_the_two_reductions_of_a_known_error(optimizer, expected):
     x, output = torch.zeros(4, 784), torch.full((4, 784), 0.5)
-    assert reconstruction_loss(output, x).item() == pytest.approx(0.25)
-    assert reconstruction_loss(output, x, "sgd").item() == pytest.approx(0.25 * 784)
+    assert reconstruction_loss(output, x, optimizer).item() == pytest.approx(expected)
 
 
 def test_pca_error_against_a_direct_svd():
@@ -59,124 +37,89 @@ def test_pca_error_on_mnist(mnist):
     assert metrics.pca_mse(mnist.train_images, mnist.test_images, 100) == pytest.approx(0.005616, abs=1e-6)
 
 
+def test_initial_weights_are_a_gaussian_of_one_hundredth_hidden_values_not_negative_and_outputs_linear():
+    torch.manual_seed(0)
+    model, x = Autoencoder(Config(hidden_bias=0.02)), torch.rand(5, 784)
+    for layer, bias in ((model.encoder, 0.02), (model.decoder, 0)):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.02)
+        assert layer.bias.eq(bias).all()
+    hidden = model.hidden_values(x)
+    assert (hidden.shape, hidden.min() == 0 < hidden.max()) == ((5, 100), True)
+    assert torch.equal(model(x), model.output(hidden))
+    assert model.output(-1000 * torch.ones(5, 100)).abs().max() > 10
+
+
+MADE = {"adam": (torch.optim.Adam, 1e-3, 0), "sgd": (torch.optim.SGD, 5e-3, 0.1)}
+
+
+@pytest.mark.parametrize("optimizer", MADE)
+def test_a_step_moves_every_parameter_by_a_step_size_that_falls_along_a_cosine(optimizer):
+    kind, rate, decay = MADE[optimizer]
+    model = Autoencoder(Config(hidden=20, optimizer=optimizer))
+    made, before = autoencoder.make_optimizer(model), tensors(model)
+    group = made.param_groups[0]
+    assert (type(made), group["weight_decay"], group.get("momentum", 0.5)) == (kind, decay, 0.5)
+    assert group["lr"].item() == pytest.approx(rate)
+    autoencoder.update(model, made, torch.rand(8, 784), FLOAT32)
+    assert moved(model, before) == parameter_names(model)
+    for progress, factor in ((0, 1), (1 / 3, 0.75), (0.5, 0.5), (1, 0)):
+        autoencoder.schedule(made, model.config, progress)
+        assert group["lr"].item() == pytest.approx(rate * factor, abs=1e-9)
+
+
 def test_no_linear_code_beats_pca_on_its_training_set():
     data = drawn(train=400, test=10)
     floor = metrics.pca_mse(data.train_images, data.train_images, 5)
     torch.manual_seed(0)
-    network = Autoencoder(5)
-    init.gaussian_(network, std=0.01)
-    nn.init.constant_(network.encoder.bias, 1.0)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    x = data.train_images.flatten(1) / 255
-    with torch.no_grad():
-        network.decoder.bias.copy_(x.mean(dim=0))
-    for _ in range(1_000):
-        loss = autoencoder.update(network, optimizer, x, Config(), FLOAT32)["loss"]
+    model, x = Autoencoder(Config(hidden=5)), data.train_images.flatten(1) / 255
+    optimizer = autoencoder.make_optimizer(model)
+    model.decoder.bias.data = x.mean(dim=0)
+    for _ in range(800):
+        loss = autoencoder.update(model, optimizer, x, FLOAT32)["loss"]
     assert floor <= loss.item() < 1.5 * floor
 
 
-def test_initial_weights_are_a_gaussian_of_one_hundredth():
-    torch.manual_seed(0)
-    network = Autoencoder(100)
-    init.gaussian_(network, std=0.01)
-    for layer in (network.encoder, network.decoder):
-        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.02)
-        assert layer.bias.eq(0).all()
-    with pytest.raises(TypeError, match="PReLU"):
-        init.gaussian_(nn.PReLU(), std=0.01)
+def test_dead_units_are_those_that_no_image_wakes(tiny):
+    model = Autoencoder(Config(hidden=10, hidden_bias=50.0))
+    model.encoder.bias.data[[2, 5, 6]] = -50.0
+    assert autoencoder.measure(model, tiny, 0.01)["dead_units"] == 3
 
 
-def test_hidden_values_are_not_negative_and_outputs_are_linear():
-    network = Autoencoder(7)
-    hidden = network.encode(torch.rand(5, 784))
-    assert hidden.shape == (5, 7)
-    assert hidden.min() >= 0
-    assert network.decode(-1000 * torch.ones(5, 7)).abs().max() > 10
+def test_the_output_starts_at_the_mean_image(tiny, out, monkeypatch):
+    make_quick(monkeypatch, tiny)
+    first = []
+    monkeypatch.setattr(autoencoder, "draw_epoch", lambda run, model: first.append(model.decoder.bias.detach().clone()))
+    monkeypatch.setattr(autoencoder, "report", lambda *_: {})
+    autoencoder.main(dataclasses.replace(SMALL, epochs=1, out=out))
+    torch.testing.assert_close(first[0], (tiny.train_images / 255).flatten(1).mean(dim=0))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_step_moves_every_parameter(optimizer):
-    network = Autoencoder(20)
-    nn.init.constant_(network.encoder.bias, 1.0)
-    before = tensors(network)
-    kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
-    config = Config(optimizer=optimizer)
-    autoencoder.update(network, kind(network.parameters(), lr=1e-3), torch.rand(8, 784), config, FLOAT32)
-    assert moved(network, before) == parameter_names(network)
-
-
-def test_dead_units_are_those_that_no_image_wakes():
-    data = drawn(train=64, test=64)
-    network = Autoencoder(10)
-    with torch.no_grad():
-        network.encoder.bias.fill_(50.0)
-        network.encoder.bias[[2, 5, 6]] = -50.0
-    assert autoencoder.measure(network, data, 0.01)["dead_units"] == 3
-
-
-def test_smoke_run_from_another_folder_writes_every_file(tmp_path, out):
-    process = run_script("autoencoder.py", "--smoke", "--out", out, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    folder = out / "autoencoder" / "run-001"
-    assert {path.name for path in folder.iterdir()} == {
-        "checkpoint.pt", "config.json", "curves.pdf", "curves.png", "epoch_000.png", "epoch_001.png", "epoch_002.png",
-        "extremes.png", "hidden_units.png", "metrics.csv", "range.png", "reals.png", "report.json", "training.gif",
-    }  # fmt: skip
-    header = (folder / "metrics.csv").read_text().splitlines()[0]
-    assert header == "epoch,seconds,images_per_second,train_mse,test_mse,pca_test_mse,ratio,dead_units"
-    assert list(tmp_path.iterdir()) == [out]
-
-
-def test_same_seed_same_bytes(small):
-    for seed in (0, 0, 1):
-        autoencoder.main(dataclasses.replace(small, seed=seed))
-    runs = [small.out / "autoencoder" / f"run-00{i}" for i in (1, 2, 3)]
-    assert (runs[0] / "checkpoint.pt").read_bytes() == (runs[1] / "checkpoint.pt").read_bytes()
-    assert rows_without_time(runs[0]) == rows_without_time(runs[1])
-    assert pictures(runs[0]) == pictures(runs[1])
-    assert (runs[0] / "checkpoint.pt").read_bytes() != (runs[2] / "checkpoint.pt").read_bytes()
-
-
-def test_load_encodes_and_decodes(small):
-    autoencoder.main(small)
-    model = autoencoder.load(small.out / "autoencoder" / "run-001")
-    images = torch.rand(3, 1, 28, 28)
-    hidden = model.encode(images)
-    assert hidden.shape == (3, 20)
+def test_load_encodes_and_decodes(tiny, out, monkeypatch):
+    make_quick(monkeypatch, tiny)
+    run, trained, x = Run(dataclasses.replace(SMALL, out=out)), Autoencoder(SMALL), tiny.test_images[:, None] / 255
+    run.restore(model=trained)  # writes it, as that of a new run
+    model = autoencoder.load(run.folder)
+    hidden = model.encode(x.half())
+    assert (hidden.shape, hidden.requires_grad) == ((64, 20), False)
+    torch.testing.assert_close(hidden, trained.hidden_values(x.flatten(1)), rtol=1e-3, atol=1e-3)
     decoded = model.decode(hidden * 100)
-    assert decoded.shape == (3, 1, 28, 28)
-    assert decoded.min() == 0
-    assert decoded.max() == 1
-    for bad in (torch.rand(3, 28, 28), images * 2, images - 1, (images * 255).byte()):
-        with pytest.raises(ValueError, match=r"must"):
-            model.encode(bad)
-    for bad in (torch.rand(3, 21), torch.rand(20), torch.full((1, 20), math.nan)):
-        with pytest.raises(ValueError, match="hidden values"):
-            model.decode(bad)
-
-
-def test_sweep_trains_every_width_and_draws_it(small, monkeypatch):
-    monkeypatch.setattr(autoencoder, "WIDTHS", (3, 7))
-    result = autoencoder.main(dataclasses.replace(small, sweep=True))
-    folder = small.out / "autoencoder" / "sweep-001"
-    with (folder / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["hidden"] for row in rows] == ["3", "7"]
-    assert result == {f"test_mse_{row['hidden']}": float(row["test_mse"]) for row in rows}
-    assert (folder / "sweep.png").stat().st_size > 5_000
+    assert torch.equal(decoded, trained.output(hidden * 100).clamp(0, 1).view(64, 1, 28, 28))
+    assert (decoded.min(), decoded.max()) == (0, 1)
+    assert (model.encode(x[:0]).shape, model.decode(torch.zeros(0, 20)).shape) == ((0, 20), (0, 1, 28, 28))
 
 
 @pytest.mark.slow
-def test_training_comes_close_to_pca_and_keeps_every_unit_alive(out, some_drawn):
-    report = autoencoder.main(Config(hidden=50, epochs=60, batch_size=64, out=out))
-    assert report["ratio"] < 1.1
-    assert report["dead_units"] == 0
-    assert json.loads((out / "autoencoder" / "run-001" / "report.json").read_text()) == report
-
-
-@pytest.mark.slow
-def test_the_textbooks_recipe_trains_and_does_not_collapse(out, some_drawn):
+@pytest.mark.parametrize(("optimizer", "epochs", "batch_size"), [("adam", 60, 64), ("sgd", 20, 128)])
+def test_training_comes_close_to_pca_and_sgd_does_not_collapse(out, monkeypatch, optimizer, epochs, batch_size):
     """The mean image, to which weight decay on a mean over pixels collapses, has a ratio above 5."""
-    report = autoencoder.main(Config(hidden=50, optimizer="sgd", epochs=20, out=out))
-    variance = (some_drawn.test_images / 255).var(dim=0).mean().item()
-    assert report["test_mse"] < 0.5 * variance
+    data = drawn(train=6_000, test=1_000)
+    monkeypatch.setattr(run_module, "load_dataset", lambda *_: data)
+    monkeypatch.setattr(autoencoder, "draw_epoch", lambda *_: None)
+    monkeypatch.setattr(autoencoder, "report", lambda run, _: run.rows[-1])
+    fields = {"optimizer": optimizer, "epochs": epochs, "batch_size": batch_size, "device": "cpu", "out": out}
+    last = autoencoder.main(Config(hidden=50, **fields))
+    if optimizer == "adam":
+        assert last["ratio"] < 1.1
+        assert last["dead_units"] == 0
+    else:
+        assert last["test_mse"] < 0.5 * (data.test_images / 255).var(dim=0).mean().item()

@@ -1,673 +1,531 @@
-"""InfoGAN from the shell: what a run writes, that it learns from its seed alone, stopping, going on, and bad input."""
+"""InfoGAN: known losses, what each step moves, what a run writes and goes on from, images from codes and back."""
 
 import contextlib
-import csv
+import copy
 import dataclasses
 import io
-import itertools
 import json
 import math
 import os
-import re
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
+from itertools import pairwise, product
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.distributions import Normal
 
-import common.run
 import infogan
-from common import BadInput, guide, init
-from common.run import ASKED, ROOT, SMOKE_FIELDS, Run, launch, parse
+from common import guide, init
+from common.cli import parse
+from common.data import drawn
+from common.device import adam, eval_mode
+from common.look import codes, figures, plots
 from common.streams import stream, stream_seed
-from infogan import Config, Discriminator, Generator
-from tests.helpers import CPU, command_line, make_quick, pictures, rows_without_time, same, same_content, tensors
+from infogan import Coded, Config, Discriminator, Generator, InfoGAN, Optimizers, draw_latent
+from tests.helpers import (
+    FLOAT32,
+    make_quick,
+    moved,
+    parameter_names,
+    rows_without_time,
+    same_content,
+    tensors,
+)
 
-COLUMNS = "epoch,seconds,images_per_second,loss_d,loss_g,d_real,d_fake,info_c1_nats,info_c2_nats,info_c3_nats"
-GUIDED = "guide_c1_nats,guide_c2_nats,guide_c3_nats"
-UPDATES = 2  # per epoch on the tiny set
-EPOCHS = 2
-
-
-class Shell(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def shell(monkeypatch, capsys):
-    """Call the script as the shell does, but within this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*flags: object) -> Shell:
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "infogan.py"), *map(str, flags)])
-        monkeypatch.setattr(common.run, "_stop_asked", False)
-        monkeypatch.setattr(Run, "in_training", False)
-        monkeypatch.setattr(Run, "go_on", "")
-        capsys.readouterr()
-        status = 0
-        try:
-            launch(infogan.main, Config)
-        except SystemExit as leaving:
-            status = leaving.code
-        return Shell(status, *capsys.readouterr())
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+LN_10, LN_2 = math.log(10), math.log(2)
 
 
-def assert_refused(result: Shell, *words: str) -> None:
-    assert result.status == 2
-    assert result.err.count("\n") == 1, result.err
-    assert "Traceback" not in result.err
-    for word in words:
-        assert word in result.err
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def untrained(config: Config) -> InfoGAN:
+    """The model as `main` has it before the first update."""
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    return InfoGAN(config)
+
+
+# Losses -----------------------------------------------------------------------------------------------------------
+
+FAKE, UNSURE, REAL = (torch.tensor([[0.0, gap]]).repeat(7, 1) for gap in (-80.0, 0.0, 80.0))
+TEN, NOTHING = torch.arange(10), [LN_2, LN_2]  # what c2 and c3 cost where nothing is known of them
+KNOWN = {
+    "D that knows nothing": (lambda: infogan.discriminator_loss(UNSURE, UNSURE[:5]), 2 * LN_2),
+    "D that knows all": (lambda: infogan.discriminator_loss(REAL, FAKE[:5]), 0),
+    "D that takes each for the other": (lambda: infogan.discriminator_loss(FAKE, REAL[:5]), 160),
+    "G before a D that knows nothing": (lambda: infogan.generator_loss(UNSURE), LN_2),
+    "G taken for real": (lambda: infogan.generator_loss(REAL), 0),
+    "G seen through": (lambda: infogan.generator_loss(FAKE), 80),
+    "its slope, which does not saturate": (lambda: torch.func.grad(infogan.generator_loss)(FAKE).abs().sum(), 2),
+    "a uniform Q": (lambda: infogan.categorical_nll(torch.zeros(10, 10), TEN), LN_10),
+    "a uniform Q, shifted": (lambda: infogan.categorical_nll(torch.full((10, 10), 300.0), TEN), LN_10),
+    "a Q that knows c1": (lambda: infogan.categorical_nll(100 * torch.eye(10), TEN), 0),
+    "no information": (lambda: information(LN_10, NOTHING, 1.0), 0),
+    "all of c1": (lambda: information(0.0, NOTHING, 1.0), LN_10),
+    "some of c2 and c3": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 1.0), 0.75),
+    "weighed down": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 0.1), 0.075),
+    "weighed by nothing": (lambda: information(0.0, [9.0, -9.0], 0.0), LN_10),
+    "the prior alone of c2": (lambda: torch.tensor(infogan.gaussian_information(1 / 3)), -0.176485),
+}
+
+
+def information(c1_nll: float, continuous_nll: list[float], weight: float) -> torch.Tensor:
+    return infogan.information(torch.tensor(c1_nll), torch.tensor(continuous_nll), weight)
+
+
+@pytest.mark.parametrize(("loss", "expected"), KNOWN.values(), ids=KNOWN)
+def test_losses_and_information_at_known_values(loss, expected):
+    assert (loss().shape, loss().item()) == ((), pytest.approx(expected, abs=1e-6))
+
+
+def test_gaussian_nll_is_that_of_torch_distributions():
+    mean, log_variance, value = torch.randn(3, 500, 2, generator=seeded())
+    for width in (0 * log_variance, log_variance):  # fixed to 1, and learned
+        expected = -Normal(mean, (0.5 * width).exp()).log_prob(value).mean(dim=0)
+        torch.testing.assert_close(infogan.gaussian_nll(mean, width, value), expected)
+
+
+@pytest.mark.parametrize("squared_error", [1e-3, 0.05, 1 / 3, 1.0])
+def test_gaussian_information_is_that_of_the_best_normal(squared_error):
+    sigma, best = squared_error**0.5, infogan.gaussian_information(squared_error)
+    errors = torch.tensor([-sigma, sigma], dtype=torch.float64)
+    exact, *others = (LN_2 + Normal(0.0, k * sigma).log_prob(errors).mean().item() for k in (1, 0.5, 0.95, 1.05, 2))
+    assert best == pytest.approx(exact)
+    assert max(others) < best < infogan.gaussian_information(0.0) < math.inf
+
+
+# Networks ---------------------------------------------------------------------------------------------------------
+
+
+def sizes(*parts: nn.Module) -> list[int]:
+    return [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+
+
+def test_generator_goes_from_noise_and_codes_through_7_and_14_pixels():
+    shapes, network = [], Generator(5)
+    for layer in (network.dense[0], network.dense[3], network.upsample[0], network.upsample[3]):
+        layer.register_forward_hook(lambda module, _, out: shapes.append(tuple(out.shape)))
+    images = network(draw_latent(3, 5, seeded()).joined())
+    assert shapes == [(3, 1024), (3, 7 * 7 * 128), (3, 64, 14, 14), (3, 1, 28, 28)]
+    assert (images.shape, images.dtype, 0 <= images.min() < images.max() <= 1) == (shapes[3], torch.float32, True)
+    # The last layer alone has a bias; before a BatchNorm one would do nothing.
+    dense = (5 + 10 + 2) * 1024 + 2 * 1024 + 1024 * 6272 + 2 * 6272
+    assert sizes(network.dense, network.upsample) == [dense, 128 * 64 * 16 + 2 * 64 + 64 * 16 + 1]
+
+
+@pytest.mark.parametrize(("learn_variance", "outputs"), [(False, 12), (True, 14)])
+def test_discriminator_and_posterior_share_1024_features(learn_variance, outputs):
+    network, x = Discriminator(learn_variance), torch.rand(5, 1, 28, 28)
+    features, q = network.features(x), network.posterior(network.features(x))
+    read = [network.convolutions(x), features, network.real_or_fake(features), *q]
+    assert [tuple(part.shape) for part in read] == [(5, 128, 7, 7), (5, 1024), (5, 2), (5, 10), (5, 2), (5, 2)]
+    assert [module.negative_slope for module in network.modules() if isinstance(module, nn.LeakyReLU)] == [0.1] * 4
+    expected = [64 * 16 + 64 + 64 * 128 * 16 + 2 * 128, 6272 * 1024 + 2 * 1024, 1024 * 2 + 2]
+    expected.append(1024 * 128 + 2 * 128 + 128 * outputs + outputs)
+    assert sizes(network.convolutions, network.dense, network.head_d, network.head_q) == expected
+    assert sizes(network) == [sum(expected)]
+
+
+@pytest.mark.parametrize(("raw", "expected"), [(None, 0.0), (-1000.0, -6.0), (-6.0, -6 + LN_2), (9.0, 9.0)])
+def test_posterior_has_columns_for_each_part_and_a_soft_floor_of_the_variance(raw, expected):
+    network = Discriminator(raw is not None).eval()
+    network.head_q[-1].weight.data.zero_()
+    network.head_q[-1].bias.data = torch.tensor([*map(float, range(12)), *([] if raw is None else [raw, raw])])
+    q = network.posterior(torch.randn(3, 1024))
+    assert (q.logits[0].tolist(), q.mean[0].tolist()) == (list(range(10)), [10, 11])
+    torch.testing.assert_close(q.log_variance, torch.full((3, 2), expected))
+
+
+def test_latent_comes_from_the_prior_as_noise_then_one_hot_then_continuous():
+    noise, category, continuous = latent = draw_latent(20_000, 3, seeded())
+    assert torch.equal(latent.joined(), torch.cat((noise, torch.eye(10)[category], continuous), dim=1))
+    assert max(noise.mean(dim=0).abs().max(), noise.std(dim=0).sub(1).abs().max()) < 0.03
+    assert torch.bincount(category, minlength=10).div(20_000).sub(0.1).abs().max() < 0.01
+    assert continuous.abs().max() <= 1
+    assert max(continuous.mean(dim=0).abs().max(), continuous.var(dim=0).sub(1 / 3).abs().max()) < 0.02
+
+
+def test_first_weights_are_normal_0_002_and_gains_normal_1_002_and_the_average_begins_with_them():
+    model = untrained(Config(learn_variance=True))
+    for name, layer in model.named_modules():
+        if isinstance(getattr(layer, "weight", None), nn.Parameter):
+            found = layer.weight.mean().item(), layer.weight.std().item()
+            expected = 1.0 if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) else 0.0, 0.02
+            assert found == pytest.approx(expected, abs=5 * 0.02 / layer.weight.numel() ** 0.5), name
+            assert layer.bias is None or layer.bias.eq(0).all(), name
+    assert moved(model.ema, tensors(model.generator)) == set()
+
+
+UNKNOWN = [nn.PReLU(), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.Embedding(10, 4), nn.GRU(4, 4), nn.Conv1d(1, 1, 3)]
+UNKNOWN += [nn.MultiheadAttention(4, 2), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))]
+
+
+@pytest.mark.parametrize("layer", UNKNOWN, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("recipe", [init.dcgan_, init.fan_in_uniform_, lambda network: init.gaussian_(network, 0.01)])
+def test_init_refuses_a_layer_it_has_no_recipe_for_and_skips_those_without_parameters(recipe, layer):
+    recipe(nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4, affine=False), nn.ReLU()))
+    with pytest.raises(TypeError, match="no initialisation"):
+        recipe(nn.Sequential(nn.Linear(4, 4), layer))
+
+
+# What a step moves ------------------------------------------------------------------------------------------------
+
+BATCH = 16
+READ = torch.arange(BATCH) % 10, torch.linspace(-0.9, 0.9, 2 * BATCH).view(2, BATCH).T  # as the guide reads reals
+COUNTED = "discriminator.head_q.1.num_batches_tracked"
+GUIDED = {"guide_c1_nll", "guide_c2_error", "guide_c3_error"}
+
+
+class Trial:
+    """A model with its optimisers and one batch, the same at every call."""
+
+    def __init__(self, read: tuple = (), **fields: object):
+        torch.manual_seed(0)
+        self.model = InfoGAN(Config(**{"learning_rate_d": 1e-3} | fields))
+        self.optimizers, self.latent = Optimizers.of(self.model), draw_latent(BATCH, 62, seeded(1))
+        self.real = Coded(torch.rand(BATCH, 1, 28, 28), *read)
+
+    def fake(self) -> Coded:
+        return Coded(self.model.generator(self.latent.joined()), self.latent.category, self.latent.continuous)
+
+    def d(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
+        return infogan.discriminator_step(self.model, self.optimizers.d, self.real, fake or self.fake(), FLOAT32)
+
+    def g(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
+        return infogan.generator_step(self.model, self.optimizers.g, fake or self.fake(), FLOAT32)
+
+
+MODES = [((), {}), (READ, {}), (READ, {"learn_variance": True}), ((), {"info_weight": 0.0})]
+
+
+@pytest.mark.parametrize(("read", "fields"), MODES)
+def test_discriminator_step_moves_the_trunk_and_both_heads_and_nothing_else(read, fields):
+    trial = Trial(read, **fields)
+    fake, before = trial.fake(), tensors(trial.model)
+    numbers = trial.d(fake)
+    assert moved(trial.model, before) == {name for name in before if name.startswith("discriminator.")}
+    assert all(weight.grad is None for weight in trial.model.generator.parameters())
+    expected = {"loss_d", "d_real", "d_fake", "c1_nll", "c2_error", "c3_error"}
+    assert numbers.keys() == (expected | GUIDED if read else expected)
+    assert all(value.shape == () and value.isfinite() for value in numbers.values())
+
+
+def test_generator_step_moves_the_generator_and_nothing_else_judged_by_statistics_of_its_own_batch():
+    trial, normed = Trial(), []
+    fake, before, d = trial.fake(), tensors(trial.model), trial.model.discriminator
+    d.dense[1].register_forward_hook(lambda module, inputs, out: normed.append(out.detach()))
+    assert trial.g(fake).keys() == {"loss_g"}
+    assert moved(trial.model, before) == {f"generator.{name}" for name in parameter_names(trial.model.generator)}
+    assert all(weight.grad is None and weight.requires_grad for weight in d.parameters())
+    trial.d()
+    assert [len(out) for out in normed] == [BATCH] * 3  # reals and fakes pass the norms separately
+    assert max(out.mean(dim=0).abs().max() for out in normed) < 1e-5
+    assert d.dense[1].num_batches_tracked.item() == 2
+
+
+WEIGHTS = [(Trial.d, "discriminator", (), "info_weight"), (Trial.g, "generator", (), "info_weight")]
+WEIGHTS += [(Trial.d, "discriminator", READ, "guide_weight")]
+
+
+@pytest.mark.parametrize(("step", "network", "read", "name"), WEIGHTS)
+def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(step, read, name, network):
+    slopes = []
+    for weight in (0.0, 1.0, 2.0):
+        trial = Trial(read, **{name: weight})
+        step(trial)
+        slopes.append(getattr(trial.model, network).dense[0].weight.grad)
+    first, second = (b - a for a, b in pairwise(slopes))
+    assert first.abs().max() > 1e-4
+    torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("read", "weight", "names"), [(READ, 1e-6, GUIDED), ((), 0.0, {"c1_nll"})], ids=["of reals", "of a plain GAN"]
+)
+def test_q_learns_to_read_the_codes(read, weight, names):
+    """Those of reals with hardly any information on generated images, which Q could learn from as well."""
+    trial = Trial(read, info_weight=weight)
+    seen = [trial.d() for _ in range(25)]
+    assert [name for name in names if seen[-1][name] > 0.5 * seen[0][name]] == []
+
+
+def test_plain_gan_updates_generator_trunk_and_d_whatever_q_is():
+    usual, other = Trial(info_weight=0.0), Trial(info_weight=0.0)
+    for parameter in other.model.discriminator.head_q.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=seeded(9))
+    for trial in (usual, other):
+        trial.d()
+        trial.g()
+    differ = moved(other.model, tensors(usual.model))
+    assert differ == {name for name in tensors(usual.model) if name.startswith("discriminator.head_q.")} - {COUNTED}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_an_update_mixes_every_weight_and_statistic_of_g_as_it_then_is_into_the_average(share):
+    trial = Trial(READ)
+    for value in trial.model.ema.state_dict().values():
+        value.fill_(8)
+    trial.optimizers.ema_share.fill_(share)
+    before = tensors(trial.model.generator)
+    infogan.update(trial.model, trial.optimizers, trial.real, seeded(), FLOAT32)
+    assert moved(trial.model.generator, before) == set(before)
+    for name, new in tensors(trial.model.generator).items():
+        mixed = 8 + share * (new - 8) if new.is_floating_point() else torch.tensor(8)
+        torch.testing.assert_close(trial.model.ema.state_dict()[name], mixed, msg=name)
+
+
+SCHEDULES = [(0.4, [1, 1, 1, 0.51, 0.02], 0.999, 0, 0.9), (0.0, [1, 0.804, 0.608, 0.314, 0.02], 0.999, 8, 0.5)]
+SCHEDULES += [(1.0, [1, 1, 1, 1, 1], 0.9, 999, 0.1), (1.0, [1, 1, 1, 1, 1], 0.0, 8, 1)]
+
+
+@pytest.mark.parametrize(("decay_from", "factors", "average", "updates", "share"), SCHEDULES)
+def test_step_sizes_fall_to_2_percent_and_first_shares_are_large(decay_from, factors, average, updates, share):
+    optimizers = Optimizers(adam(nn.Linear(1, 1), 1.0), adam(nn.Linear(1, 1), 1.0), torch.zeros(()))
+    for progress, factor in zip((0.0, 0.2, 0.4, 0.7, 1.0), factors, strict=True):
+        optimizers.schedule(Config(decay_from=decay_from, average=average), updates, progress)
+        rates = [optimizer.param_groups[0]["lr"].item() for optimizer in optimizers[:2]]
+        assert [*rates, optimizers.ema_share.item()] == pytest.approx([8e-4 * factor, 1e-3 * factor, share])
+
+
+def test_pictures_and_measurements_move_nothing_and_the_mode_is_restored_even_after_an_error(monkeypatch, tiny):
+    monkeypatch.setattr(codes, "PER_CATEGORY", 2)
+    model, latent = untrained(Config()), draw_latent(20, 62, seeded())
+    before = tensors(model)
+    codes.sheets(model, latent.noise, latent.continuous)
+    codes.measure(model, latent.noise, latent.continuous)
+    codes.contingencies(model, tiny)
+    with contextlib.suppress(ZeroDivisionError), eval_mode(model):
+        assert not model.training
+        raise ZeroDivisionError
+    assert torch.is_grad_enabled()
+    assert moved(model, before) == set()
+    assert all(module.training for module in model.modules())
+    model.generator(latent.joined())
+    assert moved(model, before) == {f"generator.{name}" for name, _ in model.generator.named_buffers()}
+
+
+# Runs -------------------------------------------------------------------------------------------------------------
+
+EPOCHS = 2  # of two updates each
+
+
+def stored(folder: Path, name: str) -> dict:
+    path = folder / name
+    return torch.load(path, weights_only=True) if path.suffix == ".pt" else json.loads(path.read_text())
 
 
 def tiny_config(out: Path, **fields: object) -> Config:
-    fields = {"dataset": "drawn", "epochs": EPOCHS, "batch_size": 64, "device": "cpu"} | fields
-    return Config(out=out, data_dir=out.parent / "data", **fields)
-
-
-def flags_of(config: Config) -> list[str]:
-    names = ("dataset", "epochs", "batch_size", "out", "data_dir", "seed", "device")
-    return list(itertools.chain(*((f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in names)))
-
-
-def fresh_networks(config: Config) -> tuple[Generator, Discriminator]:
-    """The networks as `main` has them before the first update."""
-    torch.manual_seed(stream_seed(config.seed, "weights"))
-    networks = Generator(config.noise_size), Discriminator(config.learn_variance)
-    for network in networks:
-        init.dcgan_(network)
-    return networks
-
-
-def counters(network: torch.nn.Module) -> set[str]:
-    """The names of what BatchNorm counts and an average leaves alone."""
-    return {name for name, value in network.state_dict().items() if not value.is_floating_point()}
-
-
-def checkpoint(folder: Path) -> dict:
-    return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-
-
-def assert_same_run(found: Path, expected: Path) -> None:
-    """Same weights, optimiser states and random states, same metrics but for the time, same pictures."""
-    assert same_content(found, expected)
-    assert rows_without_time(found) == rows_without_time(expected)
-    found_pictures, expected_pictures = pictures(found), pictures(expected)
-    assert set(found_pictures) == set(expected_pictures)
-    assert [name for name, content in found_pictures.items() if content != expected_pictures[name]] == []
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, tiny):
-    """A run of two epochs that was never stopped."""
-    base = tmp_path_factory.mktemp("reference")
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch, tiny)
-        infogan.main(tiny_config(base / "outputs"))
-    yield base / "outputs" / "infogan" / "run-001"
-    shutil.rmtree(base)
-
-
-@pytest.fixture
-def finished(reference, out):
-    """A copy of the reference run. Links will do: a run replaces its files and never writes into them."""
-    folder = out / "infogan" / "run-001"
-    shutil.copytree(reference, folder, copy_function=os.link)
-    return folder
-
-
-# The smoke run of the real script -------------------------------------------------------------------------------
-
-
-def expected_files(epochs: int) -> set[str]:
-    grids = {f"epoch_{epoch:03d}_{code}.png" for epoch in range(epochs + 1) for code in ("c1", "c2", "c3")}
-    plots = {f"{name}.{kind}" for name in ("codes", "confusion", "curves") for kind in ("png", "pdf")}
-    figures = {"reals.png", "training.gif", "explore.html"} | plots
-    return grids | figures | {"config.json", "metrics.csv", "report.json", "checkpoint.pt"}
-
-
-def test_smoke_run_writes_every_file_and_no_other(smoke_run):
-    assert smoke_run.process.returncode == 0
-    assert {path.name for path in smoke_run.folder.iterdir()} == expected_files(epochs=2)
-    assert all(path.stat().st_size > 0 for path in smoke_run.folder.iterdir())
-
-
-def test_smoke_run_raises_no_alarm(smoke_run):
-    assert "WARNING" not in smoke_run.process.stdout
-    assert json.loads((smoke_run.folder / "report.json").read_text())["warning"] is None
-
-
-def test_smoke_run_writes_nothing_elsewhere(smoke_run):
-    assert list(smoke_run.cwd.iterdir()) == []
-    assert {path.name for path in smoke_run.cwd.parent.iterdir()} == {"elsewhere", "outputs", "data"}
-    assert [path.name for path in smoke_run.folder.parent.iterdir()] == ["run-001"]
-
-
-def test_smoke_run_prints_a_line_per_epoch_and_the_scorecard_and_no_bar(smoke_run):
-    lines = smoke_run.process.stdout.splitlines()
-    assert sum(line.startswith("epoch ") for line in lines) == 2
-    assert any(re.fullmatch(r" +accuracy +0\.\d{4}", line) for line in lines)
-    assert lines[-1].endswith(str(smoke_run.folder))
-    assert "drawn digits, not MNIST" in smoke_run.process.stdout
-    assert smoke_run.process.stderr == ""
-
-
-def test_smoke_run_explains_itself(smoke_run):
-    stored = json.loads((smoke_run.folder / "config.json").read_text())
-    assert set(stored) >= {field.name for field in dataclasses.fields(Config)} - set(ASKED)
-    assert (stored["dataset"], stored["epochs"], stored["batch_size"]) == ("drawn", 2, 64)
-    assert stored["device"] in ("cpu", "cuda", "mps")
-    assert stored["precision"] in ("float32", "bfloat16")
-    assert stored["script"] == "infogan"
-    assert "--smoke" in shlex.split(stored["command"])
-    assert stored["versions"].keys() >= {"python", "torch", "torchvision", "numpy"}
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", stored["started"])
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert re.fullmatch(r"[0-9a-f]{40}", stored["git_commit"]) if git.returncode == 0 else not stored["git_commit"]
-
-
-def test_smoke_metrics_have_the_header_and_finite_numbers(smoke_run):
-    with (smoke_run.folder / "metrics.csv").open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    assert ",".join(header) == f"{COLUMNS},{GUIDED},accuracy"
-    assert [row[0] for row in rows] == ["1", "2"]
-    numbers = [dict(zip(header, map(float, row), strict=True)) for row in rows]
-    assert all(math.isfinite(value) for row in numbers for value in row.values())
-    for row in numbers:
-        assert 0 < row["d_fake"] < 1
-        assert 0 < row["d_real"] < 1
-        assert 0 <= row["accuracy"] <= 1
-        assert max(row["info_c1_nats"], row["guide_c1_nats"]) <= math.log(10)
-        assert row["seconds"] > 0
-
-
-def test_smoke_report_is_a_scorecard(smoke_run):
-    report = json.loads((smoke_run.folder / "report.json").read_text())
-    last = rows_without_time(smoke_run.folder)[-1]
-    assert (report["dataset"], report["epochs"]) == ("drawn", 2)
-    assert report["accuracy"] == pytest.approx(float(last["accuracy"]))
-    assert report["info_c1_nats"] == pytest.approx(float(last["info_c1_nats"]))
-    assert report["info_c1_maximum_nats"] == pytest.approx(math.log(10))
-    assert 0 <= report["normalised_mutual_information"] <= 1
-    assert report["accuracy"] <= report["accuracy_majority_map"] + 0.05
-    assert all(0 <= report[f"guide_{name}"] <= 1 for name in ("accuracy", "neighbours_agree"))
-    for code in ("c2", "c3"):
-        assert re.fullmatch(r"(slant|thickness) \([01]\.\d\d\)", report[code])
-        assert all(-1 <= report[f"{code}_{what}_rank_correlation"] <= 1 for what in ("slant", "thickness"))
-    assert all(math.isfinite(value) for value in report.values() if isinstance(value, float))
-
-
-def test_smoke_run_changes_every_parameter_and_buffer(smoke_run):
-    content = checkpoint(smoke_run.folder)
-    generator, discriminator = fresh_networks(Config())
-    for name, network in (("generator", generator), ("averaged", generator), ("discriminator", discriminator)):
-        before = tensors(network)
-        assert list(content[name]) == list(before)
-        same = {key for key, value in before.items() if torch.equal(content[name][key], value)}
-        assert same == (counters(network) if name == "averaged" else set())
-        assert all(value.isfinite().all() for value in content[name].values())
-
-
-def test_smoke_pictures_can_be_opened_and_differ_by_epoch_and_code(smoke_run):
-    for path in smoke_run.folder.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert min(picture.size) > 200, path.name
-    grids = [path.read_bytes() for path in smoke_run.folder.glob("epoch_*.png")]
-    assert len(set(grids)) == len(grids) == 9
-    with Image.open(smoke_run.folder / "training.gif") as animation:
-        assert animation.n_frames == 3
-
-
-def test_the_same_seed_gives_the_same_bytes_in_another_process_and_folder(smoke_run, monkeypatch, out):
-    infogan.main(Config(smoke=True, dataset="drawn", epochs=2, batch_size=64, out=out, data_dir=out.parent / "data"))
-    again = out / "infogan" / "run-001"
-    assert (again / "checkpoint.pt").read_bytes() == (smoke_run.folder / "checkpoint.pt").read_bytes()
-    assert_same_run(again, smoke_run.folder)
-
-
-# What decides the weights ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_the_seed_decides_weights_latents_and_pictures(monkeypatch, reference, out):
-    first_weights, first_latents = [], []
-    draw, step = infogan.draw_epoch, infogan.discriminator_step
-
-    def watched_draw(run, data, generator, *rest):
-        first_weights.append(tensors(generator))
-        draw(run, data, generator, *rest)
-
-    def watched_step(discriminator, optimizer, reals, codes, fakes, latent, *rest):
-        first_latents.append(latent)
-        return step(discriminator, optimizer, reals, codes, fakes, latent, *rest)
-
-    monkeypatch.setattr(infogan, "draw_epoch", watched_draw)
-    monkeypatch.setattr(infogan, "discriminator_step", watched_step)
-    infogan.main(tiny_config(out, seed=1, epochs=1))
-
-    for seed, equal in ((0, False), (1, True)):
-        weight = fresh_networks(Config(seed=seed))[0].dense[0].weight
-        assert torch.equal(first_weights[0]["dense.0.weight"], weight) is equal
-        latent = infogan.draw_latent(64, 62, stream(seed, "training"))
-        assert torch.equal(first_latents[0].noise.cpu(), latent.noise) is equal
-    found, others = pictures(out / "infogan" / "run-001"), pictures(reference)
-    for name in ("epoch_000_c1.png", "epoch_001_c1.png", "epoch_001_c2.png", "epoch_001_c3.png"):
-        assert found[name] != others[name], name
-
-
-@pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize("times", [0, 2], ids=["never", "twice per epoch"])
-def test_how_often_pictures_are_drawn_changes_no_weight(reference, out, monkeypatch, times):
-    draw = infogan.draw_epoch
-
-    def draw_otherwise(run: Run, *rest: object) -> None:
-        for _ in range(times if run.epoch else 1):
-            draw(run, *rest)
-
-    monkeypatch.setattr(infogan, "draw_epoch", draw_otherwise)
-    infogan.main(tiny_config(out))
-    again = out / "infogan" / "run-001"
-    assert len(list(again.glob("epoch_*_c1.png"))) == (EPOCHS + 1 if times else 1)
-    assert same_content(again, reference)
-    assert rows_without_time(again) == rows_without_time(reference)
-
-
-@pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"learn_variance": True, "noise_size": 5, "precision": "float32"},
-        {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
-        Config.PAPER | {"epochs": 1},
-        {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0},
-    ],
-    ids=" ".join,
-)
-def test_other_settings_run_to_the_end_and_load(out, fields):
-    report = infogan.main(tiny_config(out, **{"epochs": 1} | fields))
-    folder = out / "infogan" / "run-001"
-    assert {path.name for path in folder.iterdir()} == expected_files(epochs=1)
-    assert json.loads((folder / "report.json").read_text()) == report
-    config = infogan.load(folder).config
-    assert {name: getattr(config, name) for name in fields} == fields
-
-
-@pytest.mark.parametrize("guide_weight", [1.0, 0.0], ids=["guided", "alone"])
-def test_no_label_reaches_training(out, tiny, on_tiny, monkeypatch, guide_weight):
-    """With every label wrong, the same codes, weights, optimisers and latents come out, to the bit."""
-    config = tiny_config(out, epochs=1, guide_weight=guide_weight)
-    infogan.main(config)
-    wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
-    monkeypatch.setattr(infogan, "load_dataset", lambda *_: dataclasses.replace(tiny, **wrong))
-    infogan.main(config)
-    right, other = (
-        torch.load(out / "infogan" / name / "checkpoint.pt", weights_only=True) for name in ("run-001", "run-002")
-    )
-    assert not torch.equal(right.pop("digit_of_category"), other.pop("digit_of_category"))  # the labels were read
-    for row in (*right["rows"], *other["rows"]):
-        del row["accuracy"]
-    assert same(right, other)
-
-
-def test_sheets_have_a_row_per_category_in_the_order_of_the_digits():
-    torch.manual_seed(0)
-    generator = Generator(62)
-    latent = infogan.draw_latent(10, 62, torch.Generator().manual_seed(0))
-    digit_of_category = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-    plain = infogan.code_sheets(generator, latent, torch.arange(10))
-    sorted_by_digit = infogan.code_sheets(generator, latent, digit_of_category)
-    assert {code: tuple(sheet.shape) for code, sheet in plain.items()} == {
-        "c1": (10, 10, 28, 28),
-        "c2": (10, 9, 28, 28),
-        "c3": (10, 9, 28, 28),
-    }
-    for code, sheet in sorted_by_digit.items():
-        for category, digit in enumerate(digit_of_category.tolist()):
-            torch.testing.assert_close(sheet[digit], plain[code][category], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(("code", "column"), [("c2", 0), ("c3", 1)])
-def test_sheets_move_one_code_from_minus_2_to_2_and_hold_the_other_at_0(code, column):
-    generator = Generator(62).eval()
-    latent = infogan.draw_latent(10, 62, torch.Generator().manual_seed(0))
-    sheet = infogan.code_sheets(generator, latent, torch.arange(10))[code]
-    continuous = torch.zeros(9, 2)
-    continuous[:, column] = torch.linspace(-2, 2, 9)
-    row = infogan.Latent(latent.noise[:1].expand(9, -1), torch.full((9,), 4), continuous)
-    with torch.no_grad():
-        torch.testing.assert_close(sheet[4], generator(row.joined()).squeeze(1), rtol=0, atol=1e-5)
-
-
-# Run folders ----------------------------------------------------------------------------------------------------
-
-
-def test_run_folders_take_the_next_free_number_and_are_never_shared(out, tiny):
-    for name in ("run-002", "run-009", "run-abc", "run-1x"):
-        (out / "infogan" / name).mkdir(parents=True)
-    (out / "infogan" / "run-010").write_text("a file")
-    folders = [Run(tiny_config(out), "infogan", tiny, CPU, "float32").folder for _ in range(3)]
-    assert [folder.name for folder in folders] == ["run-011", "run-012", "run-013"]
-    assert all(folder.is_dir() for folder in folders)
-
-
-def test_a_file_in_the_place_of_the_output_folder_is_bad_input(tmp_path, tiny):
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(BadInput, match="--out"):
-        Run(tiny_config(tmp_path / "file"), "infogan", tiny, CPU, "float32")
-
-
-def test_a_machine_without_git_can_run(monkeypatch, tmp_path, out, tiny):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    run = Run(tiny_config(out), "infogan", tiny, CPU, "float32")
-    run.keep(weight=torch.zeros(1))
-    assert json.loads((run.folder / "config.json").read_text())["git_commit"] is None
-
-
-# Stopping and going on ------------------------------------------------------------------------------------------
-
-
-def resume_flags(stopped: Shell) -> list[str]:
-    """The flags of the command that a stopped run prints."""
-    command = shlex.split(stopped.err.split("go on with: ")[1])
-    assert command[0] == "python"
-    assert command[1].endswith("infogan.py")
-    return command[2:]
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(shell, out):
-    """Where step sizes do not fall: otherwise those of a longer run fall later."""
-    for epochs in (EPOCHS, EPOCHS - 1):
-        assert shell(*flags_of(tiny_config(out, epochs=epochs)), "--decay-from", 1).status == 0
-    whole, folder = (out / "infogan" / name for name in ("run-001", "run-002"))
-    assert len(rows_without_time(folder)) == EPOCHS - 1
-    longer = shell("--resume", folder, "--epochs", EPOCHS)
-    assert longer.status == 0, longer.err
-    assert_same_run(folder, whole)
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_resuming_a_finished_run_draws_its_pictures_again(shell, reference, finished):
-    lost = [f"{name}.png" for name in ("codes", "confusion", "curves", "reals")]
-    lost += ["explore.html", "codes.pdf", "training.gif", "report.json"]
-    for name in [*lost, *(f"epoch_{EPOCHS:03d}_{code}.png" for code in ("c1", "c2", "c3"))]:
-        (finished / name).unlink()
-    result = shell("--resume", finished)
-    assert result.status == 0, result.err
-    assert {path.name for path in finished.iterdir()} == expected_files(EPOCHS)
-    assert_same_run(finished, reference)
-    for name in ("report.json", "explore.html"):
-        assert (finished / name).read_bytes() == (reference / name).read_bytes()
+    usual = {"dataset": "drawn", "epochs": EPOCHS, "batch_size": 64, "device": "cpu"}
+    return Config.make(out=out, data_dir=out.parent / "data", **usual | fields)
 
 
 @pytest.fixture
 def undrawn(monkeypatch, on_tiny):
     """Runs draw no picture, and `main` returns their folder."""
-    for name in ("draw_reals", "draw_epoch"):
-        monkeypatch.setattr(infogan, name, lambda *_: None)
+    monkeypatch.setattr(figures, "draw_reals", lambda *_: None)
+    monkeypatch.setattr(infogan, "draw_epoch", lambda *_: None)
     monkeypatch.setattr(infogan, "report", lambda run, *_: run.folder)
 
 
-def interrupted_after(calls: int, function):
-    count = iter(range(calls))
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory, tiny):
+    """What a run called from Python, as in a notebook, returned and said; and its folder."""
+    out, said, bar = tmp_path_factory.mktemp("notebook") / "outputs", io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, tiny)
+        patch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+        patch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
+        with contextlib.redirect_stderr(bar), contextlib.redirect_stdout(said):
+            report = infogan.main(tiny_config(out))
+    yield report, said.getvalue(), bar.getvalue(), out / "infogan" / "run-001"
+    shutil.rmtree(out)
 
-    def call(*arguments: object):
-        if next(count, None) is None:
-            raise KeyboardInterrupt
-        return function(*arguments)
 
-    return call
+@pytest.fixture
+def whole(notebook) -> Path:
+    """The folder of a run that was never stopped."""
+    return notebook[-1]
+
+
+@pytest.fixture
+def finished(whole, out) -> Path:
+    """A copy of it. Links will do: a run replaces its files and never writes into them."""
+    return shutil.copytree(whole, out / "infogan" / "run-001", copy_function=os.link)
+
+
+def resume(folder: Path, *flags: object) -> object:
+    return infogan.main(parse(Config, ["--resume", str(folder), *map(str, flags)]))
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(
-    ("module", "function", "calls", "known"),
-    [(guide, "train_step", 1, False), (guide, "train_step", 8, False), (infogan, "update", 1, True)],
-    ids=["in the first beginning", "in the last reading", "in training"],
-)
-def test_an_interrupted_run_reads_again_unless_it_has_read(monkeypatch, reference, out, module, function, calls, known):
-    with monkeypatch.context() as patch:
-        patch.setattr(module, function, interrupted_after(calls, getattr(module, function)))
-        with pytest.raises(KeyboardInterrupt):
-            infogan.main(tiny_config(out))
-    folder = out / "infogan" / "run-001"
-    unread = checkpoint(folder)["guide_c1"] == guide.UNREAD
-    assert unread.any() == unread.all() == (not known)
-    if known:
+@pytest.mark.parametrize("times", [0, 2], ids=["never", "twice per epoch"])
+def test_how_often_pictures_are_drawn_changes_no_weight_and_quiet_says_nothing(whole, out, monkeypatch, capfd, times):
+    def draw_epoch(run: object, model: InfoGAN, latent: infogan.Latent) -> None:
+        for _ in range(times):
+            codes.sheets(model, latent.noise, latent.continuous)
+
+    monkeypatch.setattr(infogan, "draw_epoch", draw_epoch)
+    assert same_content(infogan.main(tiny_config(out, quiet=True)), whole)
+    assert capfd.readouterr() == ("", "")
+
+
+SETTINGS = [
+    {"learn_variance": True, "noise_size": 5, "precision": "float32"},
+    {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
+    {"paper": True},
+    {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0},
+]
+
+
+@pytest.mark.usefixtures("on_tiny")
+@pytest.mark.parametrize("fields", SETTINGS, ids=str)
+def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_read(out, monkeypatch, fields):
+    for room, save in ((figures, "save_grid"), (plots, "save_figure")):
+        monkeypatch.setattr(room, save, lambda path, *_, **__: Image.new("L", (9, 9)).save(path))
+    config, folder = tiny_config(out, epochs=1, **fields), out / "infogan" / "run-001"
+    if not config.guided:
         monkeypatch.setattr(guide, "read", None)
-    infogan.main(parse(Config, ["--resume", str(folder)]))
-    assert (folder / "checkpoint.pt").read_bytes() == (reference / "checkpoint.pt").read_bytes()
-    assert rows_without_time(folder) == rows_without_time(reference)
+    report = infogan.main(config)
+    assert stored(folder, "report.json") == report
+    assert ("guide_accuracy" in report) == ("guide_c1_nats" in rows_without_time(folder)[0]) == config.guided
+    for again in (infogan.load(folder).config, parse(Config, ["--resume", str(folder)])):
+        assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
+    content = stored(folder, "checkpoint.pt")
+    assert len(content["guide.c1"]) == (128 if config.guided else 0)
+    ema, last = (content[f"model.{network}.dense.0.weight"] for network in ("ema", "generator"))
+    assert torch.equal(ema, last) == (config.average == 0)
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("fields", [Config.PAPER, {"guide_weight": 0.0, "average": 0.5}, {"info_weight": 0.0}], ids=str)
-def test_without_a_guide_nothing_is_read_and_resuming_remembers_it(monkeypatch, out, fields):
-    monkeypatch.setattr(guide, "read", None)
-    config = tiny_config(out, **fields | {"epochs": 1})
-    folder = infogan.main(config)
-    content = checkpoint(folder)
-    assert not [name for name in (*content, *content["rows"][0]) if "guide" in name]
-    again = parse(Config, ["--resume", str(folder)])
-    assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
+def test_no_label_reaches_training(out, tiny, whole, monkeypatch):
+    """With every label wrong, the same codes, weights, optimisers and latents come out, to the bit."""
+    wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
+    make_quick(monkeypatch, dataclasses.replace(tiny, **wrong))
+    folder = infogan.main(tiny_config(out))
+    other, right = stored(folder, "checkpoint.pt"), stored(whole, "checkpoint.pt")
+    assert other.keys() == right.keys()
+    differ = {name for name in right if not torch.equal(torch.as_tensor(other[name]), torch.as_tensor(right[name]))}
+    assert differ - {"row.accuracy"} == {"model.digit_of_category"}  # the labels were read
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("average", [0.0, 0.999])
-def test_the_average_is_neither_the_first_weights_nor_the_last_but_without_a_decay(out, average):
-    content = checkpoint(infogan.main(tiny_config(out, epochs=1, guide_weight=0.0, average=average)))
-    for name, first in tensors(fresh_networks(Config())[0]).items():
-        if first.is_floating_point():
-            assert not torch.equal(content["averaged"][name], first), name
-            assert torch.equal(content["averaged"][name], content["generator"][name]) == (average == 0.0), name
-
-
-def assert_refused_and_untouched(shell, folder: Path, flags: list, *words: str) -> None:
-    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
-    assert_refused(shell("--resume", folder, *flags), *words)
-    assert {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()} == before
+def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(out):
+    """Where step sizes do not fall: otherwise those of a longer run fall later."""
+    longer, folder = (infogan.main(tiny_config(out, epochs=n, decay_from=1.0)) for n in (EPOCHS, EPOCHS - 1))
+    assert len(rows_without_time(folder)) == EPOCHS - 1
+    resume(folder, "--epochs", EPOCHS)
+    assert same_content(folder, longer)
+    assert rows_without_time(folder) == rows_without_time(longer)
 
 
 @pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--seed", 1],
-        ["--batch-size", 32],
-        ["--learning-rate-d", 1e-4],
-        ["--learning-rate-g", 1e-4],
-        ["--decay-from", 1],
-        ["--beta1", 0.9],
-        ["--info-weight", 0],
-        ["--continuous-weight", 0.1],
-        ["--guide-weight", 0],
-        ["--average", 0],
-        ["--noise-size", 10],
-        ["--learn-variance"],
-        ["--paper"],
-        ["--smoke"],
-        ["--epochs", EPOCHS - 1],
-    ],
-    ids=lambda flags: flags[0],
-)
-def test_resuming_with_another_setting_is_refused_by_name(shell, finished, flags):
-    assert_refused_and_untouched(shell, finished, flags, flags[0])
+def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, monkeypatch, capfd):
+    report, said, bar, whole = notebook
+    assert (stored(whole, "report.json"), stored(whole, "config.json")["command"], "4/4" in bar) == (report, None, True)
+    assert said.startswith("infogan on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu")
+    for path in finished.iterdir():
+        if path.suffix not in (".pt", ".csv") and path.name[:9] not in ("config.js", "epoch_000", "epoch_001"):
+            path.unlink()
+    resume(finished, "--quiet")
+    assert capfd.readouterr() == ("", "")
+    assert same_content(finished, whole)
+    for path in whole.iterdir():
+        if path.suffix not in (".csv", ".pt") and path.name != "config.json":
+            assert (finished / path.name).read_bytes() == path.read_bytes(), path.name
+    monkeypatch.setattr(infogan, "report", lambda *_: {})
+    resume(finished)
+    assert "complete, drawn again" in capfd.readouterr().out
 
 
-@pytest.mark.usefixtures("on_tiny")
-@pytest.mark.parametrize("content", [None, b"epoch,seconds\n1\n", b"\xff\xfe"])
-def test_metrics_that_are_lost_or_damaged_come_back_from_the_checkpoint(shell, reference, finished, content):
-    (finished / "metrics.csv").unlink()
-    if content is not None:
-        (finished / "metrics.csv").write_bytes(content)
-    result = shell("--resume", finished)
-    assert (result.status, result.err.count("\n")) == (0, 1)
-    assert "metrics.csv" in result.err
-    assert rows_without_time(finished) == rows_without_time(reference)
+# A finished run as a model ----------------------------------------------------------------------------------------
+
+PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category; not its own inverse
 
 
-def test_sigterm_stops_the_real_script_with_its_checkpoint_written(tmp_path, out):
-    flags = ["--smoke", "--epochs", "5000", "--out", out, "--data-dir", tmp_path / "data"]
-    folder = out / "infogan" / "run-001"
-    process = subprocess.Popen(
-        command_line("infogan.py", *flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        while not (folder / "metrics.csv").exists() and process.poll() is None:
-            time.sleep(0.1)
-        process.terminate()
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert resume_flags(Shell(130, "", err)) == ["--resume", str(folder), "--data-dir", str(tmp_path / "data")]
-    assert checkpoint(folder)["epoch"] >= 1
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    assert infogan.load(folder).generate(2).shape == (2, 1, 28, 28)
+@pytest.fixture(scope="module")
+def model(smoke_run) -> InfoGAN:
+    return infogan.load(smoke_run.folder)
 
 
-# The command line -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def permuted(model) -> InfoGAN:
+    model = copy.deepcopy(model)
+    model.digit_of_category.copy_(PERMUTED)
+    return model
 
 
-def flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
+def test_images_and_codes_have_their_shapes_types_and_ranges_and_a_seed_repeats_them(model):
+    before, random = tensors(model), torch.get_rng_state()
+    images = model.generate(37, seed=1)
+    assert (images.shape, images.dtype, model.generate().shape) == ((37, 1, 28, 28), torch.float32, (1, 1, 28, 28))
+    assert (0 <= images.min() < images.max() <= 1, images.requires_grad) == (True, False)
+    for n in (37, 1, 0):
+        found = model.encode(images[:n].double())
+        assert [tuple(part.shape) for part in found] == [(n, 10), (n,), (n,)]
+        assert all(part.dtype == torch.float32 and not part.requires_grad for part in found)
+        torch.testing.assert_close(found.c1.sum(dim=1), torch.ones(n))
+    assert torch.equal(model.generate(37, seed=1), images)
+    assert not torch.equal(model.generate(37, seed=2), images)
+    assert not torch.equal(model.generate(4), model.generate(4))
+    assert moved(model, before) == set()
+    assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(shell):
-    result = shell("--help")
-    assert result.status == 0
-    assert max(map(len, result.out.splitlines())) <= 80
-    groups = re.findall(r"^(\w[\w ]+)$", result.out, re.M)
-    assert groups[-5:] == ["data", "latents and posterior", "optimisation", "machine", "output"]
-    joined = " ".join(result.out.split())
-    for field in dataclasses.fields(Config):
-        assert re.search(rf"{flag(field.name)} \S.*?[a-z]{{2,}} [a-z0-9]+", joined), field.name
-    for said in ("images per update [authors' code] (128)", "(0.0008)", "auto|float32|bfloat16", "(off)"):
-        assert said in joined
+def test_an_image_does_not_depend_on_those_beside_it(model, monkeypatch):
+    monkeypatch.setattr(infogan, "PIECE", 2)
+    given = {"noise": torch.randn(5, 62), "category": torch.arange(5), "c2": torch.rand(5), "c3": torch.rand(5) - 2}
+    before = copy.deepcopy(given)
+    together = model.generate(5, **given)
+    read = model.encode(together)
+    assert all(torch.equal(given[name], before[name]) for name in given)
+    for i in range(5):
+        alone = model.generate(1, **{name: value[i : i + 1] for name, value in given.items()})
+        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
+        for one, all_of_them in zip(model.encode(alone), read, strict=True):
+            torch.testing.assert_close(one[0], all_of_them[i], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ("--epoch", "--epochs"),
-        ("--smoek", "--smoke"),
-        ("--batch_sizes=3", "--batch-size"),
-        ("--learning-rate", "--learning-rate-g"),
-        ("--no-learn-varianc", "--no-learn-variance"),
-    ],
-)
-def test_the_nearest_flag_is_suggested(shell, wrong, right):
-    assert_refused(shell(wrong, "3"), f"meant {right}")
+def test_given_codes_are_for_one_or_all_images_and_leave_the_others_as_the_seed_has_them(model):
+    latent = draw_latent(3, 62, stream(5, "generate"))
+    c2, c3 = latent.continuous.unbind(dim=1)
+    with torch.no_grad():
+        drawn_by_average = model.ema(latent.joined())
+    for given in ({}, {"c2": c2}, {"category": latent.category, "c3": c3}, {"noise": latent.noise}):
+        assert torch.equal(model.generate(3, seed=5, **given), drawn_by_average)
+    for name, value, other in (("digit", 3, 4), ("category", 3, 4), ("c2", 2, 0), ("c3", -0.5, 0.5)):
+        one, each, another = ({name: given} for given in (value, torch.full((3,), value), other))
+        assert torch.equal(model.generate(3, seed=1, **one), model.generate(3, seed=1, **each))
+        assert not torch.equal(model.generate(3, seed=1, **one), model.generate(3, seed=1, **another))
 
 
-# The console ----------------------------------------------------------------------------------------------------
+def test_a_digit_is_drawn_by_the_category_that_stands_for_it_and_read_as_its_probability(permuted):
+    by_category = permuted.generate(10, seed=1, category=torch.arange(10))
+    assert torch.equal(permuted.generate(10, seed=1, digit=PERMUTED), by_category)
+    assert torch.equal(permuted.generate(2, seed=1, digit=4), permuted.generate(2, seed=1, category=2))
+    permuted.discriminator.head_q[-1].weight.data.zero_()
+    permuted.discriminator.head_q[-1].bias.data.copy_(torch.arange(12.0))
+    found = permuted.encode(torch.rand(2, 1, 28, 28))
+    torch.testing.assert_close(found.c1, torch.arange(10.0).softmax(dim=0).expand(2, 10))
+    assert (found.c2.tolist(), found.c3.tolist()) == ([10, 10], [11, 11])
 
 
-@pytest.mark.usefixtures("on_tiny")
-def test_the_first_line_says_what_is_trained_on_what_and_how_long(shell, out):
-    result = shell(*flags_of(tiny_config(out, epochs=1)))
-    first = result.out.splitlines()[0]
-    for said in (
-        "infogan on drawn digits, not MNIST",
-        "epochs 1 to 1 of 2 updates on 128 images",
-        "device cpu",
-        "seed 0",
-    ):
-        assert said in first
-    assert "\x1b" not in result.out, "colour codes in a pipe"
+def test_sheets_have_a_row_per_category_in_the_order_of_the_digits_and_move_one_code(permuted):
+    noise, _, continuous = draw_latent(10, 62, seeded())
+    found = codes.sheets(permuted, noise, continuous)
+    sweep, first = torch.linspace(-2, 2, 9), noise[:1].expand(9, -1)
+    columns = {"c1": (noise, *continuous.T), "c2": (first, sweep, 0), "c3": (first, 0, sweep)}
+    for (category, digit), (code, (z, c2, c3)) in product(enumerate(PERMUTED.tolist()), columns.items()):
+        expected = permuted.generate(len(z), category=category, noise=z, c2=c2, c3=c3).squeeze(1)
+        torch.testing.assert_close(found[code][digit], expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("on_tiny")
-def test_a_quiet_run_prints_nothing_and_is_the_same_run(shell, reference, out):
-    result = shell(*flags_of(tiny_config(out)), "--quiet")
-    assert result == Shell(0, "", "")
-    assert_same_run(out / "infogan" / "run-001", reference)
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_a_quiet_run_may_go_on_aloud_and_reverse(shell, finished):
-    assert shell("--resume", finished, "--quiet") == Shell(0, "", "")
-    assert "accuracy" in shell("--resume", finished).out
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_a_call_from_python_returns_the_report_and_leaves_signals_and_command_line_alone(out, monkeypatch):
-    """As a notebook does it: `sys.argv` is the kernel's, the bar is shown though there is no terminal."""
-    monkeypatch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])
-    monkeypatch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    bar = io.StringIO()
-    with contextlib.redirect_stderr(bar):
-        report = infogan.main(tiny_config(out, epochs=1))
-    folder = out / "infogan" / "run-001"
-    assert json.loads((folder / "report.json").read_text()) == report
-    assert json.loads((folder / "config.json").read_text())["command"] is None
-    assert "2/2" in bar.getvalue()
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-
-
-def test_flags_become_fields_of_their_type():
-    flags = ["--epochs", "7", "--learning-rate-g", "5e-4", "--no-learn-variance", "--out", "x", "--dataset", "kmnist"]
-    config = parse(Config, flags)
-    assert config == Config(epochs=7, learning_rate_g=5e-4, out=Path("x"), dataset="kmnist")
-    assert isinstance(config.out, Path)
-
-
-def test_no_flags_are_the_defaults_and_paths_belong_to_the_repository():
-    assert parse(Config, []) == Config()
-    assert (Config().out, Config().data_dir) == (ROOT / "outputs", ROOT / "data")
-
-
-def test_a_flag_beside_smoke_still_counts():
-    smoke = parse(Config, ["--smoke"])
-    assert smoke == Config(smoke=True, epochs=2, batch_size=64, dataset="drawn")
-    assert parse(Config, ["--smoke", "--epochs", "5", "--seed", "3"]) == dataclasses.replace(smoke, epochs=5, seed=3)
-
-
-PRESET = Config(**Config.PAPER)
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--paper"], PRESET),
-        (["--paper", "--epochs", "5", "--seed", "3"], dataclasses.replace(PRESET, epochs=5, seed=3)),
-        (["--average", "0.9", "--paper"], dataclasses.replace(PRESET, average=0.9)),
-        (["--paper", "--smoke"], dataclasses.replace(PRESET, smoke=True, epochs=2, batch_size=64, dataset="drawn")),
-        (["--smoke", "--epochs", "4", "--paper"], dataclasses.replace(PRESET, **SMOKE_FIELDS | {"epochs": 4})),
-        (["--no-paper"], Config()),
-    ],
-    ids=lambda flags: " ".join(flags) if isinstance(flags, list) else "",
-)
-def test_a_flag_beside_paper_still_counts_in_any_order_and_smoke_makes_it_short(flags, expected):
-    assert parse(Config, flags) == expected
-
-
-def test_paper_is_the_recipe_of_the_paper():
-    assert (PRESET.learning_rate_d, PRESET.learning_rate_g, PRESET.decay_from) == (2e-4, 1e-3, 1.0)
-    assert (PRESET.guided, PRESET.average) == (False, 0.0)
-    assert Config().guided
-    assert not Config(info_weight=0.0).guided
-
-
-def test_importing_the_script_does_no_work(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import infogan; print('matplotlib' in sys.modules)"
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (process.stdout, process.stderr) == ("False\n", "")
-    assert list(tmp_path.iterdir()) == []
+def test_a_loaded_model_reads_what_the_run_measured(model, smoke_run):
+    data = drawn(train=512, test=256)
+    digit = model.digit_of_category[model.encode(data.test_images[:, None] / 255).c1.argmax(dim=1)]
+    accuracy = (digit == data.test_labels).float().mean().item()
+    assert accuracy == pytest.approx(stored(smoke_run.folder, "report.json")["accuracy"])
+    assert sorted(model.digit_of_category.tolist()) == list(range(10))

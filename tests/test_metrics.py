@@ -1,4 +1,4 @@
-"""Agreement with labels on codes whose scores are known, and strokes whose slant and width are known."""
+"""Agreement with labels, distances of sets, strokes and ranks, on cases whose value is known."""
 
 import math
 
@@ -8,224 +8,136 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch import Tensor, nn
+from scipy.linalg import sqrtm
 
-from common import metrics
+from common.augment import slant
 from common.data import drawn, to_float
-from infogan import measure_codes
+from common.look import metrics
+from tests.test_augment import bar
 
 LABELS = torch.arange(10).repeat(30)
 SHUFFLED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-MERGED = LABELS.clone().index_fill_(0, torch.nonzero(LABELS == 1).flatten(), 0)  # 0 and 1 share category 0
-ENTROPY_MERGED = math.log(10) - 0.2 * math.log(2)
+MERGED = torch.where(LABELS == 1, 0, LABELS)  # 0 and 1 share category 0
+TEN, FIVE, NINE = math.log(10), math.log(5), math.log(10) - 0.2 * math.log(2)  # entropies
+TABLES = arrays(np.int64, st.tuples(st.integers(2, 10), st.just(10)), elements=st.integers(0, 400)).filter(np.any)
 
 
-# Agreement with labels ------------------------------------------------------------------------------------------
+def row(d_real: float = 0.7, d_fake: float = 0.3, **shares: float) -> dict[str, float]:
+    return {"d_real": d_real, "d_fake": d_fake, **dict.fromkeys(metrics.SHARES, 0.1), **shares}
 
 
-def test_contingency_counts_category_by_row_and_label_by_column():
-    table = metrics.contingency(torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 1, 0, 2, 0]), k=3)
-    assert table.tolist() == [[0, 2, 0], [0, 0, 0], [2, 0, 1]]
+EVEN = torch.full((10,), 0.1)
+WON, BLIND, ONES, UNCOUNTED = row(0.995, 0.004), row(0.999, 0.999), row(digit_1=0.6), {"d_real": 0.7, "d_fake": 0.3}
 
 
 @pytest.mark.parametrize(
-    ("categories", "one_to_one", "majority", "information"),
+    ("function", "arguments", "expected"),
     [
-        (LABELS, 1.0, 1.0, 1.0),
-        (SHUFFLED[LABELS], 1.0, 1.0, 1.0),
-        (torch.zeros(300, dtype=torch.long), 0.1, 0.1, 0.0),
-        (MERGED, 0.9, 0.9, 2 * ENTROPY_MERGED / (math.log(10) + ENTROPY_MERGED)),
-        (LABELS // 2, 0.5, 0.5, 2 * math.log(5) / (math.log(10) + math.log(5))),
+        (metrics.contingency, ([0, 0, 2, 2, 2], [1, 1, 0, 2, 0], 3), [[0, 2, 0], [0, 0, 0], [2, 0, 1]]),
+        (metrics.class_total_variation, ([0.1] * 10, [0.1] * 10), 0),
+        (metrics.class_total_variation, ([1.0] + [0.0] * 9, [0.1] * 10), 0.9),
+        (metrics.class_total_variation, ([1.0, 0.0], [0.0, 1.0]), 1),
+        (metrics.rank_correlation, ([1, 2, 3, 4], [10, 20, 30, 1000]), 1),
+        (metrics.rank_correlation, ([1, 2, 3, 4], [4, 3, 2, 1]), -1),
+        (metrics.rank_correlation, ([1, 2, 3, 4], [2, 1, 4, 3]), 0.6),
+        (metrics.rank_correlation, ([1, 2, 3], [5, 5, 5]), 0),
+        (metrics.rank_correlation, ([1], [2]), 0),
     ],
-    ids=["perfect", "permuted", "constant", "two digits in one category", "every category holds two digits"],
 )
-def test_agreement_of_known_codes(categories, one_to_one, majority, information):
-    table = metrics.contingency(categories, LABELS)
+def test_known_values(function, arguments, expected):
+    found = function(*map(torch.tensor, arguments[:2]), *arguments[2:])
+    assert np.asarray(found) == pytest.approx(np.array(expected))
+
+
+@pytest.mark.parametrize(
+    ("categories", "labels", "one_to_one", "majority", "information"),
+    [
+        (LABELS, LABELS, 1.0, 1.0, 1.0),
+        (SHUFFLED[LABELS], LABELS, 1.0, 1.0, 1.0),
+        (0 * LABELS, LABELS, 0.1, 0.1, 0.0),
+        (MERGED, LABELS, 0.9, 0.9, 2 * NINE / (TEN + NINE)),
+        (LABELS // 2, LABELS, 0.5, 0.5, 2 * FIVE / (TEN + FIVE)),
+        (LABELS, LABELS % 5, 0.5, 1.0, 2 * FIVE / (TEN + FIVE)),
+        (LABELS, torch.arange(300) // 30, 0.1, 0.1, 0.0),
+    ],
+    ids=["perfect", "permuted", "constant", "two digits merged", "pairs merged", "every digit split", "independent"],
+)
+def test_agreement_of_known_codes(categories, labels, one_to_one, majority, information):
+    table = metrics.contingency(categories, labels)
     assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(one_to_one)
     assert metrics.accuracy(table, metrics.majority(table)) == pytest.approx(majority)
     assert metrics.normalised_mutual_information(table) == pytest.approx(information, abs=1e-12)
 
 
-def test_a_digit_split_in_two_categories_counts_half_one_to_one_and_whole_by_majority():
-    labels = torch.arange(5).repeat(20)
-    categories = labels + 5 * (torch.arange(100) < 50)
-    table = metrics.contingency(categories, labels)
-    assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(0.5)
-    assert metrics.accuracy(table, metrics.majority(table)) == pytest.approx(1.0)
-    assert metrics.normalised_mutual_information(table) == pytest.approx(
-        2 * math.log(5) / (math.log(5) + math.log(10)), abs=1e-12
-    )
-
-
-def test_independent_codes_share_no_information():
-    assert metrics.normalised_mutual_information(np.full((10, 10), 7)) == pytest.approx(0, abs=1e-12)
-
-
-def test_the_permuted_map_is_found():
-    table = metrics.contingency(SHUFFLED[LABELS], LABELS)
-    assert torch.equal(torch.from_numpy(metrics.one_to_one(table))[SHUFFLED], torch.arange(10))
-
-
-def test_one_to_one_gives_up_a_majority_for_the_better_sum():
+def test_one_to_one_finds_a_permutation_and_gives_up_a_majority_for_the_better_sum():
+    permuted = metrics.one_to_one(metrics.contingency(SHUFFLED[LABELS], LABELS))
+    assert permuted[SHUFFLED].tolist() == list(range(10))
+    assert metrics.accuracy(metrics.contingency(LABELS, LABELS), permuted) == pytest.approx(0.2)  # fitted elsewhere
     table = np.array([[60, 50, 0], [50, 0, 0], [0, 0, 10]])
     assert metrics.majority(table).tolist() == [0, 0, 2]
     assert metrics.one_to_one(table).tolist() == [1, 0, 2]
     assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(110 / 170)
 
 
-def test_accuracy_keeps_a_map_that_was_fitted_elsewhere():
-    fitted = metrics.one_to_one(metrics.contingency(SHUFFLED[LABELS], LABELS))
-    assert metrics.accuracy(metrics.contingency(LABELS, LABELS), fitted) == pytest.approx(0.2)
-
-
-def mutual_information_by_entropies(table: np.ndarray) -> float:
-    """2 (H(a) + H(b) - H(a, b)) / (H(a) + H(b)) from counts, term by term."""
-
-    def entropy(counts: list[int]) -> float:
-        total = sum(counts)
-        return sum(-n / total * math.log(n / total) for n in counts if n)
-
-    both = entropy([int(n) for n in table.flatten()])
-    a, b = entropy(table.sum(axis=1).tolist()), entropy(table.sum(axis=0).tolist())
-    return 2 * (a + b - both) / (a + b) if a + b > 0 else 0.0
-
-
-TABLES = arrays(np.int64, st.tuples(st.integers(2, 10), st.just(10)), elements=st.integers(0, 400)).filter(np.any)
-
-
-@given(TABLES)
-@settings(max_examples=200, deadline=None)
-def test_mutual_information_is_that_of_another_formula(table):
-    found = metrics.normalised_mutual_information(table)
-    assert found == pytest.approx(mutual_information_by_entropies(table), abs=1e-9)
-    assert -1e-9 <= found <= 1 + 1e-9
-
-
 @given(TABLES, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
-def test_names_of_categories_do_not_matter(table, random):
-    order = list(range(len(table)))
-    random.shuffle(order)
-    renamed = table[order]
-    assert metrics.normalised_mutual_information(renamed) == pytest.approx(
-        metrics.normalised_mutual_information(table), abs=1e-9
-    )
-    assert metrics.accuracy(renamed, metrics.majority(renamed)) == metrics.accuracy(table, metrics.majority(table))
+@settings(max_examples=100, deadline=None)
+def test_mutual_information_is_that_of_entropies_and_names_do_not_matter(table, random):
+    counts = table.sum(axis=1), table.sum(axis=0), table.flatten()
+    a, b, both = (sum(-n / table.sum() * math.log(n / table.sum()) for n in part if n) for part in counts)
+    expected = 2 * (a + b - both) / (a + b) if a + b > 0 else 0.0
+    for one in (table, table[random.sample(range(len(table)), len(table))]):
+        assert metrics.normalised_mutual_information(one) == pytest.approx(expected, abs=1e-9)
+        assert metrics.accuracy(one, metrics.majority(one)) == metrics.accuracy(table, metrics.majority(table))
 
 
-# Strokes --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return drawn(train=4000, test=1, seed=5)
-
-
-@pytest.mark.parametrize(("factor", "at_least"), [("slant", 0.94), ("thickness", 0.90)])
-def test_measured_strokes_rank_drawn_digits_by_their_true_factor(digits, factor, at_least):
-    measured = getattr(metrics, factor)(to_float(digits.train_images))
-    truth = digits.factors[factor][:4000]
-    within = [digits.train_labels == digit for digit in range(10)]
-    found = [metrics.rank_correlation(measured[rows], truth[rows]) for rows in within]
-    assert min(found) > at_least, found
-
-
-def test_measured_slant_is_the_true_shear_in_units_too(digits):
-    error = metrics.slant(to_float(digits.train_images)) - digits.factors["slant"][:4000]
-    assert error.abs().mean() < 0.1
-
-
-@pytest.mark.parametrize(("factor", "other"), [("slant", "thickness"), ("thickness", "slant")])
-def test_a_measure_is_blind_to_the_other_factor(digits, factor, other):
-    measured = getattr(metrics, factor)(to_float(digits.train_images))
-    assert abs(metrics.rank_correlation(measured, digits.factors[other][:4000])) < 0.1
-
-
-def bar(width: float, length: int = 20, shear: float = 0.0) -> Tensor:
-    """An upright stroke (1, 1, 28, 28) with smooth edges; a positive shear moves its top to the right.
-
-    An odd width is centred on a pixel, an even one between two, so that whole widths have sharp edges.
-    """
-    x, y = torch.arange(28) - (14 if width % 2 == 1 else 13.5), torch.arange(28) - 13.5
-    across = (width / 2 + 0.5 - (x[None, :] + shear * y[:, None]).abs()).clamp(0, 1)
-    along = (length / 2 + 0.5 - y.abs()).clamp(0, 1)
-    return (across * along[:, None])[None, None]
-
-
-@pytest.mark.parametrize("shear", [-0.5, -0.2, 0.0, 0.3, 0.6])
-def test_slant_is_the_shear_of_a_bar_positive_to_the_right(shear):
-    assert metrics.slant(bar(3, shear=shear)).item() == pytest.approx(shear, abs=0.03)
-
-
-def test_slant_sees_neither_place_nor_brightness():
-    leaning = bar(3, length=16, shear=0.4)
-    expected = metrics.slant(leaning).item()
-    assert metrics.slant(leaning.roll((3, -2), dims=(2, 3))).item() == pytest.approx(expected, abs=1e-4)
-    assert metrics.slant(0.3 * leaning).item() == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("turned", [False, True])
-def test_thickness_of_a_bar_is_twice_its_area_over_its_outline(width, turned):
-    image = bar(width).transpose(2, 3) if turned else bar(width)
-    expected = 2 * (20 * width) / (2 * (20 + width))
-    assert metrics.thickness(image).item() == pytest.approx(expected, rel=0.05)
-
-
-def test_thickness_of_long_bars_is_their_width():
-    found = [metrics.thickness(bar(width, length=28)).item() for width in (1, 2, 3)]
-    assert found == pytest.approx([1, 2, 3], rel=0.1)
-
-
-def test_thickness_grows_with_the_width():
-    found = [metrics.thickness(bar(width)).item() for width in (1, 2, 3, 4, 5, 6)]
-    assert found == sorted(found)
-    assert found[-1] > 4 * found[0]
-
-
-@pytest.mark.parametrize("brightness", [0.1, 0.5, 0.9])
-def test_thickness_does_not_see_brightness(brightness):
-    images = to_float(drawn(train=50, test=1).train_images)
-    torch.testing.assert_close(metrics.thickness(brightness * images), metrics.thickness(images))
-
-
-def test_a_longer_stroke_of_the_same_width_is_hardly_thicker():
-    short, long = metrics.thickness(bar(3, length=12)).item(), metrics.thickness(bar(3, length=24)).item()
-    assert 2 * bar(3, length=12).sum().item() == pytest.approx(bar(3, length=24).sum().item())
-    assert long < 1.2 * short
-
-
-@pytest.mark.parametrize("measure", [metrics.slant, metrics.thickness])
-def test_an_empty_image_has_a_finite_measure(measure):
-    assert measure(torch.zeros(2, 1, 28, 28)).tolist() == [0.0, 0.0]
+@pytest.mark.parametrize("turn", [torch.eye(4), torch.arange(16.0).view(4, 4).cos()])
+def test_frechet_distance_of_two_gaussians_against_the_matrix_root(turn):
+    random = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 5_000, 4, generator=random).double() * torch.tensor([[[1, 2, 3, 1]], [[2, 1, 4, 9]]])
+    a, b = a + 1, b @ turn.double()
+    cov_a, cov_b = torch.cov(a.T).numpy(), torch.cov(b.T).numpy()
+    expected = float((a.mean(0) - b.mean(0)).square().sum()) + (cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real).trace()
+    assert expected > 4
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-5)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 1000.0], 1.0),
-        ([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], -1.0),
-        ([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0], 0.6),
-        ([1.0, 2.0, 3.0], [5.0, 5.0, 5.0], 0.0),
-        ([1.0], [2.0], 0.0),
-    ],
+    ("measure", "factor", "other", "at_least"),
+    [(slant, "slant", "thickness", 0.94), (metrics.thickness, "thickness", "slant", 0.90)],
 )
-def test_rank_correlation(a, b, expected):
-    assert metrics.rank_correlation(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected)
+def test_a_measure_ranks_drawn_digits_by_their_true_factor_and_is_blind_to_the_other(measure, factor, other, at_least):
+    digits = drawn(train=2000, test=1, seed=5)
+    measured, truth = measure(to_float(digits.train_images)), digits.factors[factor][:2000]
+    within = [digits.train_labels == digit for digit in range(10)]
+    assert min(metrics.rank_correlation(measured[rows], truth[rows]) for rows in within) > at_least
+    assert abs(metrics.rank_correlation(measured, digits.factors[other][:2000])) < 0.1
+    assert factor != "slant" or (measured - truth).abs().mean() < 0.1, "in its unit, too"
 
 
-class Draughtsman(nn.Module):
-    """Draws bars whose thickness follows c2 and whose slant follows minus c3."""
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6])
+def test_thickness_of_a_bar_is_twice_its_area_over_its_outline(width):
+    for image in (bar(width), bar(width).transpose(2, 3), 0.1 * bar(width)):
+        assert metrics.thickness(image).item() == pytest.approx(2 * 20 * width / (2 * (20 + width)), rel=0.05)
+    long = bar(width, length=28)  # the longer, the closer to its width
+    assert metrics.thickness(bar(width)) < metrics.thickness(long) < 1.2 * metrics.thickness(bar(width))
+    assert metrics.thickness(torch.zeros(2, 1, 28, 28)).tolist() == [0, 0]
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return torch.cat([bar(4 + 2 * c2, shear=-0.5 * c3) for c2, c3 in latent[:, -2:].tolist()])
+
+@pytest.mark.parametrize("rows", [[row()] * 5, [WON] * 2, [WON, WON, row()], [ONES, row(), ONES], [UNCOUNTED] * 3])
+def test_a_gan_has_not_collapsed_in_fewer_than_three_rows_in_a_row(rows):
+    assert metrics.collapse(rows, EVEN) is None
 
 
-def test_the_report_says_what_each_code_does_and_in_which_direction():
-    found = measure_codes(Draughtsman(), 3, torch.Generator().manual_seed(0))
-    assert found["c2_thickness_rank_correlation"] > 0.95
-    assert found["c3_slant_rank_correlation"] < -0.95
-    assert abs(found["c2_slant_rank_correlation"]) < 0.2
-    assert abs(found["c3_thickness_rank_correlation"]) < 0.2
-    assert found["c2"].startswith("thickness (0.9")
-    assert found["c3"].startswith(("slant (0.9", "slant (1.0"))
+def test_one_class_of_two_may_have_more_than_half_of_the_samples():
+    two = torch.tensor([0.6, 0.4] + [0.0] * 8)
+    for share, collapsed in ((0.7, False), (0.85, True)):
+        rows = [{"d_real": 0.7, "d_fake": 0.3, "digit_0": share, "digit_1": 1 - share}] * 3
+        assert bool(metrics.collapse(rows, two)) == bool(metrics.collapse(rows[:1], two, at_end=True)) == collapsed
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [([row(), WON, WON, WON], "stops"), ([BLIND] * 3, "stops"), ([ONES] * 3, "one")]
+)
+def test_a_gan_has_collapsed_where_three_rows_say_so(rows, said):
+    assert said in metrics.collapse(rows, EVEN)

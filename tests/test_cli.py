@@ -1,0 +1,185 @@
+"""The command line: flags become a Config, what can't be used is one line, every end has its exit status."""
+
+import contextlib
+import dataclasses
+import errno
+import inspect
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import BadInput, RunFailed, Stopped
+from common.cli import parse
+from common.files import numbered_folder
+from common.settings import ROOT, Settings, flag
+from tests.children import SCRIPTS, assert_refused, shell
+from tests.helpers import command_line
+
+EACH = pytest.mark.parametrize("script", SCRIPTS)
+CONFIGS = {script: module.Config for script, module in SCRIPTS.items()}
+SMOKE = {"smoke": True, "epochs": 2, "batch_size": 64, "dataset": "drawn"}
+PAPER = {"paper": True, "epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}
+PARSED = [
+    ("infogan", "--epochs 7 --learning-rate-g 5e-4 --seed=3", {"epochs": 7, "learning_rate_g": 5e-4, "seed": 3}),
+    ("infogan", "--out x/y --learn-variance", {"out": Path("x/y"), "learn_variance": True}),
+    ("infogan", "--learn-variance --no-learn-variance --no-smoke --quiet", {"quiet": True}),
+    *((script, "--seed 3 --epochs 5 --smoke", SMOKE | {"seed": 3, "epochs": 5}) for script in SCRIPTS),
+    ("infogan", "--smoke", SMOKE),
+    ("infogan", "--paper", PAPER),
+    ("infogan", "--average 0.9 --paper", PAPER | {"average": 0.9}),  # a flag beside a preset counts, in any order
+    ("infogan", "--paper --average 0.9", PAPER | {"average": 0.9}),
+    ("infogan", "--smoke --paper", PAPER | SMOKE),  # and smoke makes the paper's run short
+    ("infogan", "--no-paper --no-smoke", {}),
+    ("gan_mlp", "--widths-g 32 48 --widths-d 9 --leak 0", {"widths_g": (32, 48), "widths_d": (9,), "leak": 0.0}),
+    ("autoencoder", "--hidden-bias -1 --optimizer sgd", {"hidden_bias": -1.0, "optimizer": "sgd"}),
+]
+
+
+@pytest.mark.parametrize(("script", "flags", "fields"), PARSED, ids=[" ".join(row[:2]) for row in PARSED])
+def test_flags_become_fields_of_their_type(script, flags, fields):
+    config = parse(CONFIGS[script], flags.split())
+    assert config == CONFIGS[script](**fields)
+    assert [type(getattr(config, name)) for name in fields] == [type(value) for value in fields.values()]
+
+
+# For every script: flags, and what the line must name
+BAD = [
+    *((["--epochs", value], "--epochs") for value in ("0", "-3", "2.5", "many", "nan", "1" + "0" * 400)),
+    (["--epochs"], "--epochs"),
+    (["--batch-size", "10000"], "larger than the training set"),
+    (["--seed", "4294967296"], "--seed"),
+    (["--dataset", "imagenet"], "--dataset must be one of auto, mnist, fashion, kmnist, drawn or a folder"),
+    (["--dataset", ""], "--dataset"),
+    (["--device", "tpu"], "tpu"),
+    (["--nonsense", "1"], "there is no flag --nonsense; --help lists all"),
+    (["nonsense"], "nonsense"),
+    (["--smoke", "yes"], "yes"),
+    (["--smoke=yes"], "--smoke"),
+    (["--resume", "{tmp}/none"], "{tmp}/none: there is no such run folder"),
+    (["--resume", "{tmp}"], "{tmp}/config.json"),
+    (["--out", "/proc/version"], "--out: /proc/version"),
+    (["--out", "/proc/nowhere"], "--out: /proc/nowhere"),
+    (["--smoek"], "perhaps you meant --smoke"),
+    (["--batch_sizes=3"], "there is no flag --batch_sizes; perhaps you meant --batch-size"),
+    (["--no-quite"], "--no-quiet"),
+]
+OWN_BAD = [
+    ("autoencoder", ["--learning-rate-sgd", "-inf"], "--learning-rate-sgd"),
+    ("gan_mlp", ["--widths-g", "8", "wide"], "--widths-g"),
+    ("gan_mlp", ["--widths-d"], "--widths-d"),
+    ("infogan", ["--guide-weight", "-1", "--paper"], "--guide-weight"),
+]
+TABLE = [*((script, *row) for script in SCRIPTS for row in BAD), *OWN_BAD]
+
+
+@pytest.mark.parametrize(("script", "flags", "named"), TABLE, ids=[f"{row[0]} {row[1]}"[:50] for row in TABLE])
+def test_a_bad_flag_is_one_line_that_names_it_and_nothing_is_written(tmp_path, script, flags, named):
+    flags = ["--batch-size", "16", "--data-dir", "{tmp}/data", "--out", "{tmp}/out", *flags]
+    said = shell(script, "--smoke", *(text.replace("{tmp}", str(tmp_path)) for text in flags))
+    assert_refused(said, script, named.replace("{tmp}", str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_without_rights_is_refused(tmp_path, monkeypatch):
+    def make_as_nobody(parent: Path) -> Path:  # root may write anywhere
+        user = os.geteuid()
+        os.seteuid(user or 65534)
+        try:
+            return numbered_folder(parent)
+        finally:
+            os.seteuid(user)
+
+    monkeypatch.setattr("common.run.numbered_folder", make_as_nobody)
+    (tmp_path / "out").mkdir(mode=0o555)
+    assert_refused(shell("gan_mlp", "--out", tmp_path / "out"), "gan_mlp", "--out", "ermission denied")
+
+
+# Ends --------------------------------------------------------------------------------------------------------------
+
+MEMORY = "out of memory, a smaller --batch-size needs less"
+FULL = OSError(errno.ENOSPC, "No space left on device", "/x/checkpoint.pt")
+ENDS = [
+    (None, 0, ""),
+    (BadInput("--x: no"), 2, "--x: no"),
+    (RunFailed("loss is nan"), 1, "loss is nan"),
+    (Stopped("stopped in epoch 3"), 130, "stopped in epoch 3"),
+    (KeyboardInterrupt(), 130, "stopped"),
+    (MemoryError(), 1, MEMORY),
+    (torch.OutOfMemoryError("Tried to allocate\nmany lines"), 1, MEMORY),
+    (FULL, 1, "/x/checkpoint.pt: No space left on device"),
+    (OSError("broken"), 1, "the run: broken"),
+    (ZeroDivisionError(), None, ""),  # a fault of the program shows where it is
+]
+
+
+@pytest.mark.parametrize(("error", "status", "line"), ENDS, ids=[repr(row[0])[:30] for row in ENDS])
+def test_every_end_has_its_exit_status_and_its_line(monkeypatch, error, status, line):
+    seen = []
+
+    def main(config) -> None:
+        seen.extend((config.seed, *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))))
+        if error:
+            error.add_note("go on with: this")
+            raise error
+
+    monkeypatch.setattr(SCRIPTS["gan_mlp"], "main", main)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a background job
+    with contextlib.nullcontext() if status is not None else pytest.raises(type(error)):
+        assert shell("gan_mlp", "--seed", 5) == (
+            status,
+            "",
+            (status and f"gan_mlp.py: {line}; go on with: this\n") or "",
+        )
+    signal.signal(signal.SIGINT, before)
+    assert seen == [5, signal.default_int_handler, signal.default_int_handler]
+
+
+@EACH
+def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(monkeypatch, script):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = shell(script, "--help")
+    assert (said.status, said.err) == (0, "")
+    assert max(map(len, said.out.splitlines())) <= 80
+    groups = re.findall(r"^(\w[\w ]+):$", said.out, re.M)
+    assert {"options", "optimisation", "data", "machine", "output"} < {*groups}
+    assert len({*groups}) == len(groups) == 6  # and the networks'
+    source = "".join(map(inspect.getsource, (CONFIGS[script], Settings)))
+    for field in dataclasses.fields(CONFIGS[script]):
+        comment = re.search(rf"^    {field.name}: .+?  # (.+)$", source, re.M)[1]
+        assert "".join(comment.split()) in "".join(said.out.partition(flag(field.name))[2].split()), field.name
+    shown = ["{auto,cpu,cuda,mps}", "(off)", "(outputs in the repository)", "] (128)"]
+    shown += {"infogan": ["(0.0008)"], "gan_mlp": ["(128 256 512)", "(on)"], "autoencoder": ["{adam,sgd}"]}[script]
+    assert [text for text in shown if text not in " ".join(said.out.split())] == []
+
+
+# The environment ---------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_importing_a_script_does_no_work(tmp_path, script):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {script}"
+    call = [sys.executable, "-c", code + "; print({'matplotlib', 'scipy'} & {*sys.modules})"]
+    process = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (process.stdout, process.stderr) == ("set()\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_does_not_depend_on_the_console_or_on_the_users_settings(tmp_path):
+    """ASCII only, no console at all, a plotting backend that is not there."""
+    out = tmp_path / "schöne Läufe"
+    strange = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "nonsense", "HOME": str(tmp_path / "none"), "LC_ALL": "C"}
+    command = shlex.join(command_line("autoencoder.py", "--smoke", "--epochs", 1, "--out", out))
+    for redirect in ("", " >&- 2>&-"):
+        call = {"args": ["sh", "-c", command + redirect], "env": os.environ | strange, "cwd": tmp_path}
+        process = subprocess.run(**call, capture_output=True, timeout=300, check=False)
+        assert process.returncode == 0, process.stderr
+        assert (b"sch\\xf6ne L\\xe4ufe" in process.stdout) == (redirect == "")
+    one, other = (out / "autoencoder" / name / "checkpoint.pt" for name in ("run-001", "run-002"))
+    assert one.read_bytes() == other.read_bytes()

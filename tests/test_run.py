@@ -1,0 +1,305 @@
+"""What a run promises when it is stopped, killed, starved of space or fed with what is no number."""
+
+import json
+import math
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from common import BadInput, RunFailed, Stopped
+from common.device import adam
+from common.files import read_json
+from common.progress import TIME_COLUMNS
+from common.run import PLOT_EVERY, Run
+from common.settings import ROOT, Settings
+from tests import children
+from tests.children import EPOCHS, SCRIPTS, UPDATES, Child, assert_refused, flags_of, go_on, shell, whole
+from tests.helpers import pictures, rows_without_time
+
+EACH = pytest.mark.parametrize("script", SCRIPTS)
+QUICK = ("autoencoder", "gan_mlp")
+EACH_AT_LENGTH = pytest.mark.parametrize("script", [*QUICK, pytest.param("infogan", marks=pytest.mark.slow)])
+# Of the files that a run writes, every so-many-th meets harm, a checkpoint among them: all would take minutes.
+STRIDE = {"autoencoder": 4, "gan_mlp": 5, "infogan": 11}
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def same_checkpoint(one: Path, other: Path) -> bool:
+    return (one / "checkpoint.pt").read_bytes() == (other / "checkpoint.pt").read_bytes()
+
+
+def assert_ends_well(script: str, folder: Path, flags: list[str]) -> None:
+    """The run goes on to the files of one that nothing happened to, and to no other: equal but for the times."""
+    said, expected = Child(script, *flags).finish(), whole(script)[0]
+    assert said.status == 0, said
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+    assert same_checkpoint(folder, expected)
+    assert rows_without_time(folder) == rows_without_time(expected)
+    found = pictures(folder)
+    assert [name for name, content in pictures(expected).items() if found[name] != content] == []
+
+
+def printed_flags(script: str, line: str) -> list[str]:
+    """Those of the command that is to go on."""
+    command = shlex.split(line.split("go on with: ")[1])
+    assert command[:2] == ["python", str(ROOT / f"{script}.py")]
+    return command[2:]
+
+
+# A run, used by a toy ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Toy(Settings):
+    epochs: int = EPOCHS
+    batch_size: int = 96
+    seed: int = 0
+
+    SCRIPT: ClassVar = "toy"
+
+
+@pytest.fixture
+def train(monkeypatch, tiny, out):
+    """Train a toy, calling `do` after every update and `look` after every epoch. Returns the run."""
+    monkeypatch.setattr("common.run.load_dataset", lambda *_: tiny)
+
+    def call(do=lambda run: None, look=lambda run: None, **fields: object) -> Run:
+        with Run(Toy(**{"out": out, "dataset": "drawn", "device": "cpu", "precision": "float32"} | fields)) as run:
+            torch.manual_seed(run.config.seed)
+            model, random = nn.Linear(2, 1), run.stream("training")
+            optimizer = adam(model, 0.01)
+            run.restore(model=model, optimizer=optimizer, random=random)
+            for _ in run.remaining_epochs():
+                for batch in run.batches():
+                    loss = model(torch.randn(len(batch), 2, generator=random)).square().mean() + torch.rand(())
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    run.add({"loss": loss, "size": torch.tensor(len(batch))})
+                    do(run)
+                run.end_epoch(run.means(), hidden=("size",), warning="odd" if run.epoch else None)
+                look(run)
+            run.finish({"note": None, "score": 0.5})
+            return run
+
+    return call
+
+
+def stop_at(update: int, *numbers: int):
+    return lambda run: [os.kill(os.getpid(), number) for number in numbers] if run.updates == update - 1 else None
+
+
+def test_a_run_counts_averages_and_reports(train, capsys):
+    seen = []
+    run = train(lambda run: seen.append((run.epoch, run.step, run.updates, round(run.progress, 3))), epochs=2)
+    assert seen == [(0, 0, 0, 0), (0, 1, 1, 0.25), (1, 0, 2, 0.5), (1, 1, 3, 0.75)]
+    assert [list(row) for row in run.rows] == [["epoch", *TIME_COLUMNS, "loss", "size"]] * 2
+    assert [(row["epoch"], row["size"]) for row in run.rows] == [(1, 64), (2, 64)]  # of 96 and 32 images
+    assert all(row["seconds"] > 0 and row["images_per_second"] > 0 for row in run.rows)
+    seconds = pytest.approx(sum(row["seconds"] for row in run.rows))
+    report = {"dataset": "drawn", "epochs": 2, "note": None, "score": 0.5, "seconds": seconds}
+    assert read_json(run.folder / "report.json") == report
+    line = r"epoch %d/2 +\d+\.\d s +\d+ images/s  loss +[\d.]+%s\n"
+    said = r"toy on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu, .*, seed 0\n"
+    said += rf"folder {run.folder}\n{line % (1, '')}{line % (2, '  WARNING: odd')}\n"
+    said += rf"toy on .*, after 2 epochs\n(.*\n)+  note +none\n  score +0\.5000\n(.*\n)  folder: {run.folder}\n"
+    assert re.fullmatch(said, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("update", range(1, 2 * EPOCHS + 1))
+def test_a_stop_after_any_update_goes_on_to_the_same_bytes(train, update):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [*map(signal.getsignal, numbers)]
+    expected, folder = train(quiet=True), train(epochs=(update + 1) // 2).folder  # the second one is to be longer
+    with pytest.raises(Stopped) as stopped:
+        train(stop_at(update, numbers[update % 2]))
+    assert str(stopped.value) == f"stopped in epoch {(update + 1) // 2}"
+    assert [*map(signal.getsignal, numbers)] == handlers
+    stopped_folder = expected.folder.with_name("run-003")
+    command = shlex.join(["python", str(ROOT / "toy.py"), "--resume", str(stopped_folder)])
+    assert stopped.value.__notes__ == [f"go on with: {command}"]
+    assert checkpoint(stopped_folder)["epoch"] * 2 + checkpoint(stopped_folder)["step"] == update
+    for other in (stopped_folder, folder):
+        assert [row["epoch"] for row in train(resume=other).rows] == [1, 2, 3]
+        assert same_checkpoint(other, expected.folder)
+    with pytest.raises(BadInput, match=r"--epochs 2: the run in .* is further already"):
+        train(resume=folder, epochs=2)
+
+
+def test_a_stop_between_epochs_loses_nothing_and_a_second_signal_ends_at_once(train):
+    with pytest.raises(Stopped) as stopped:
+        train(look=lambda run: os.kill(os.getpid(), signal.SIGINT))
+    assert str(stopped.value) == "stopped after epoch 1"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(stop_at(2, signal.SIGINT, signal.SIGTERM))
+    assert "run-002" in stopped.value.__notes__[0]
+
+
+def test_only_what_can_go_on_says_how(train, tmp_path):
+    def fail(error: Exception, run: Run) -> None:
+        raise error
+
+    for error in (ZeroDivisionError(), OSError(), RunFailed("sick"), BadInput("wrong")):
+        with pytest.raises(type(error)):
+            train(partial(fail, error), data_dir=tmp_path / "my data")
+        notes = getattr(error, "__notes__", [])
+        assert bool(notes) == (not isinstance(error, (RunFailed, BadInput)))
+        assert all(f"--data-dir '{tmp_path / 'my data'}'" in note for note in notes)
+
+
+def test_a_terminal_and_another_thread_change_no_byte_and_a_quiet_run_says_nothing(train, capsys, monkeypatch):
+    """In another thread Python lets nobody handle signals."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    expected, handler, seen = train(quiet=True), signal.getsignal(signal.SIGINT), []
+    assert capsys.readouterr() == ("", "")
+    with ThreadPoolExecutor() as threads:
+        run = threads.submit(train, look=lambda run: seen.append(signal.getsignal(signal.SIGINT))).result()
+    assert (seen, "6/6" in capsys.readouterr().err) == ([handler] * EPOCHS, True)
+    assert same_checkpoint(run.folder, expected.folder)
+
+
+def test_plots_are_drawn_at_the_end_and_before_it_not_too_often(train, monkeypatch):
+    clock, drawn = [1000.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def look(run: Run) -> None:
+        drawn.append(run.plot_due())
+        clock[0] += PLOT_EVERY / 2.5
+
+    train(lambda run: clock.append(clock.pop() + 0.01), look, epochs=8)
+    assert [epoch for epoch, due in enumerate(drawn, 1) if due] == [1, 4, 7, 8]
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch,seconds\n1\n", b"\xff\xfe"])
+def test_metrics_that_are_lost_or_damaged_come_back_from_the_checkpoint(train, capsys, content):
+    run = train()
+    before, path = rows_without_time(run.folder), run.folder / "metrics.csv"
+    path.write_bytes(content) if content else path.unlink()
+    train(resume=run.folder)
+    assert capsys.readouterr().err == f"{path}: written anew from the checkpoint, without times\n"
+    assert rows_without_time(run.folder) == before
+
+
+# The scripts, stopped and going on ------------------------------------------------------------------------------------
+
+SICK = "epoch {}: {}; checkpoint.pt in .*run-001 is the last good one"
+LOSS, WEIGHT = r"\w+ is nan", r"model\.[\w.]+ is not finite"
+# script, harm, exit status, what the one line says, updates in the checkpoint
+MOMENTS = [
+    *((script, partial(children.signal_at, signal.SIGINT, 1), 130, "stopped in epoch 1", 1) for script in SCRIPTS),
+    ("gan_mlp", partial(children.signal_at, signal.SIGTERM, UPDATES * EPOCHS), 130, "stopped in epoch 3", 6),
+    ("infogan", partial(children.signal_while_reading, signal.SIGTERM, 4), 130, "stopped", 0),
+    ("infogan", partial(children.signal_while_reading, signal.SIGKILL, 4), -signal.SIGKILL, "", 0),
+    *((script, partial(children.poison_at, math.nan, 1), 1, SICK.format(1, LOSS), 0) for script in SCRIPTS),
+    *((script, partial(children.poison_at, math.nan, 3), 1, SICK.format(2, LOSS), 2) for script in QUICK),
+    *((script, partial(children.poison_at, math.inf, 4), 1, SICK.format(2, WEIGHT), 2) for script in QUICK),
+]
+
+
+@pytest.mark.parametrize(("script", "harm", "status", "line", "updates"), MOMENTS)
+def test_a_stopped_or_sick_run_loses_no_good_update_and_goes_on_to_the_same_bytes(
+    out, script, harm, status, line, updates
+):
+    said, folder = Child(script, *flags_of(script, out), harm=harm).finish(), out / script / "run-001"
+    assert (said.status, said.err.count("\n")) == (status, status > 0), said
+    assert re.search(line, said.err), said
+    assert checkpoint(folder)["epoch"] * UPDATES + checkpoint(folder)["step"] == updates
+    assert not (folder / "report.json").exists()
+    assert_ends_well(script, folder, printed_flags(script, said.err) if status == 130 else go_on(folder))
+
+
+@EACH_AT_LENGTH
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [("signal", 130), ("full", 1), ("killed", -signal.SIGKILL)],
+    ids=["SIGTERM", "full disk", "kill -9"],
+)
+def test_harm_to_any_file_costs_at_most_the_epoch_under_way(out, script, what, status):
+    """SIGTERM ends a run at once before training, and after the epoch within it."""
+    for n in range(1, 100, STRIDE[script]):
+        place = out.parent / f"file {n}" / "outputs"
+        said = Child(script, *flags_of(script, place), harm=partial(children.harm_file, what, n)).finish()
+        if said.status == 0:
+            break  # there are fewer than n files
+        assert (said.status, said.err.count("\n")) == (status, status > 0), said
+        assert what != "full" or "File too large" in said.err
+        folder = place / script / "run-001"
+        assert len(list(folder.glob(".*"))) == (what == "killed")
+        if (folder / "config.json").exists():
+            assert_ends_well(script, folder, printed_flags(script, said.err) if status > 0 else go_on(folder))
+        else:
+            assert not re.search("go on with|^epoch ", said.err + said.out, re.M)  # nothing was trained yet
+        shutil.rmtree(place.parent)
+    assert n > 10
+
+
+@EACH_AT_LENGTH
+def test_kill_9_at_twelve_moments_costs_at_most_the_epoch_under_way(out, script):
+    chance, folder, flags = random.Random(script), out / script / "run-001", flags_of(script, out)
+    for _ in range(12):
+        child = Child(script, *flags)
+        time.sleep(chance.uniform(0, whole(script)[1] / 2))
+        child.process.kill()
+        said_done = [int(epoch) for epoch in re.findall(r"^epoch +(\d+)/", child.finish().out, re.M)]
+        if (folder / "config.json").exists():
+            assert checkpoint(folder)["epoch"] >= max(said_done, default=0)
+            flags = go_on(folder)
+        else:  # killed before there was anything to go on with
+            assert not said_done
+            shutil.rmtree(out, ignore_errors=True)
+    assert_ends_well(script, folder, flags)
+
+
+@EACH
+def test_a_run_goes_on_elsewhere_on_another_device_in_another_precision_and_further(script, tmp_path):
+    """What resuming needs is in the run folder, wherever that is."""
+    folder = tmp_path / "moved" / "outputs" / script / "run-001"
+    shutil.copytree(whole(script)[0], folder)
+    stored, rows, content = read_json(folder / "config.json"), rows_without_time(folder), checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps(stored | {"device": "cuda"}))
+    if "random" in content:  # a card's generator has a state of this size; here it begins a new sequence
+        torch.save(content | {"random": torch.zeros(16, dtype=torch.uint8)}, folder / "checkpoint.pt")
+    said = Child(script, *go_on(folder, "--device", "cpu", "--precision", "bfloat16", "--epochs", EPOCHS + 1)).finish()
+    assert said.status == 0, said
+    assert rows_without_time(folder)[:-1] == rows
+    changed = {"device": "cpu", "precision": "bfloat16", "epochs": EPOCHS + 1}
+    assert read_json(folder / "config.json").items() >= changed.items()
+
+
+OTHER = {"autoencoder": "--optimizer sgd", "gan_mlp": "--widths-g 33 48", "infogan": "--paper"}
+
+
+@EACH
+def test_other_fields_on_resume_are_refused_by_name(script):
+    for flags in ("--seed 1", "--batch-size 8", "--smoke", f"--epochs {EPOCHS - 1}", OTHER[script]):
+        said = shell(script, "--resume", whole(script)[0], *flags.split())
+        assert_refused(said, script, flags.split()[0], str(whole(script)[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("script", "epochs"), [("autoencoder", 500), ("gan_mlp", 100), ("infogan", 50)])
+def test_memory_and_open_files_do_not_grow_over_many_epochs(script, epochs, out):
+    said = Child(script, *flags_of(script, out, "--epochs", epochs), harm=children.watch).finish()
+    memory, files = zip(*re.findall(r"^watched (\d+) (\d+)", said.out, re.M), strict=True)
+    assert len(memory) == epochs
+    # Plots leave the heap in pieces, some tens of MB in all. One update's activations kept per epoch would be more.
+    assert int(memory[-1]) < int(memory[9]) + 100
+    assert files[-1] == files[9]

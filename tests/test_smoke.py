@@ -1,0 +1,114 @@
+"""A smoke run of every script: all its files, finite numbers, every parameter changed, the same bytes again."""
+
+import importlib
+import json
+import math
+import re
+import shutil
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+from common.files import read_numbers
+from common.look.metrics import SHARES
+from common.progress import TIME_COLUMNS
+from common.streams import stream_seed
+from tests.conftest import Finished
+from tests.helpers import pictures, rows_without_time, run_script, tensors
+
+MODELS = {"autoencoder": "Autoencoder", "gan_mlp": "GAN", "infogan": "InfoGAN"}
+FIGURES = {
+    "autoencoder": "extremes.png hidden_units.png range.png",
+    "gan_mlp": "digits.pdf digits.png interpolation.png neighbours.png",
+    "infogan": "codes.pdf codes.png confusion.pdf confusion.png explore.html",
+}
+LOSSES = ["loss_d", "loss_g", "d_real", "d_fake"]
+COLUMNS = {
+    "autoencoder": ["loss", "train_mse", "test_mse", "pca_test_mse", "ratio", "dead_units"],
+    "gan_mlp": [*LOSSES, *SHARES, "class_total_variation", "frechet"],
+    "infogan": [*LOSSES, *(f"{of}_{code}_nats" for of in ("info", "guide") for code in ("c1", "c2", "c3")), "accuracy"],
+}
+BETWEEN_0_AND_1 = ("d_real", "d_fake", "accuracy", "guide_accuracy", "guide_neighbours_agree", "drawn_as_meant")
+BETWEEN_0_AND_1 += ("normalised_mutual_information", "class_total_variation", "share_smallest", *SHARES)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def smoke(request, tmp_path_factory) -> tuple[str, ModuleType, Finished]:
+    name, script = request.param, importlib.import_module(request.param)
+    if name == "infogan":
+        yield name, script, request.getfixturevalue("smoke_run")
+        return
+    base = tmp_path_factory.mktemp(name)
+    (base / "elsewhere").mkdir()
+    flags = ("--smoke", "--out", base / "outputs", "--data-dir", base / "data")
+    process = run_script(f"{name}.py", *flags, cwd=base / "elsewhere")
+    assert process.returncode == 0, process.stderr
+    yield name, script, Finished(process, base / "outputs" / name / "run-001", base / "elsewhere")
+    shutil.rmtree(base)
+
+
+def test_every_file_is_written_and_nothing_elsewhere_and_no_alarm_raised(smoke):
+    name, _, run = smoke
+    grids = {f"epoch_00{n}{of}.png" for n in range(3) for of in (("_c1", "_c2", "_c3") if name == "infogan" else ("",))}
+    files = {"reals.png", "training.gif", "curves.pdf", "curves.png", *FIGURES[name].split()}
+    files |= {"checkpoint.pt", "config.json", "metrics.csv", "report.json"}
+    assert {path.name for path in run.folder.iterdir()} == files | grids
+    assert list(run.cwd.iterdir()) == []
+    assert {path.name for path in run.cwd.parent.iterdir()} - {"data"} == {"elsewhere", "outputs"}
+    for path in (*run.folder.glob("*.png"), run.folder / "training.gif"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert (min(picture.size) > 150, getattr(picture, "n_frames", 1)) == (
+                True,
+                3 if path.suffix == ".gif" else 1,
+            )
+    assert len({path.read_bytes() for path in run.folder.glob("epoch_*.png")}) == len(grids)
+    said = run.process.stdout
+    assert len(re.findall(r"^epoch \d/2 ", said, re.M)) == 2
+    assert ("drawn digits, not MNIST" in said, "WARNING" in said, run.process.stderr) == (True, False, "")
+    assert said.splitlines()[-1].endswith(str(run.folder))
+    assert "--smoke" in json.loads((run.folder / "config.json").read_text())["command"].split()
+
+
+def test_metrics_and_report_are_finite_and_agree(smoke):
+    name, _, run = smoke
+    report, rows = json.loads((run.folder / "report.json").read_text()), read_numbers(run.folder / "metrics.csv")
+    assert [list(row) for row in rows] == [["epoch", *TIME_COLUMNS, *COLUMNS[name]]] * 2
+    assert (report["dataset"], report["epochs"]) == ("drawn", 2)
+    alarm = "collapsed: most of the samples are of one class" if report.get("share_largest", 0) > 0.6 else None
+    assert report["warning"] == alarm
+    for numbers in (*rows, report):
+        assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
+        assert all(0 <= numbers[name] <= 1 for name in BETWEEN_0_AND_1 if name in numbers)
+        assert all(-1 <= value <= 1 for name, value in numbers.items() if name.endswith("rank_correlation"))
+        assert all(value <= math.log(10) + 1e-6 for name, value in numbers.items() if name.endswith("c1_nats"))
+        assert numbers["seconds"] > 0
+    shown = report.keys() & {*COLUMNS[name]}
+    assert {name: report[name] for name in shown} == pytest.approx({name: rows[-1][name] for name in shown})
+    assert "frechet" not in report or report["frechet_over_floor"] == report["frechet"] / report["frechet_floor"]
+
+
+def test_every_parameter_and_statistic_has_changed(smoke):
+    name, script, run = smoke
+    torch.manual_seed(stream_seed(0, "weights"))
+    model = getattr(script, MODELS[name])(script.Config())
+    content = torch.load(run.folder / "checkpoint.pt", weights_only=True)
+    same = {name for name, first in tensors(model).items() if torch.equal(content[f"model.{name}"], first)}
+    if name == "infogan":  # what BatchNorm counts is not averaged
+        same -= {name for name in same if name.startswith("ema.") and name.endswith("num_batches_tracked")}
+    assert same == set()
+
+
+def test_the_seed_alone_decides_the_bytes_in_whatever_process_and_folder(smoke, out):
+    name, script, run = smoke
+    data_dir, expected = run.cwd.parent / "data", pictures(run.folder)
+    report = script.main(script.Config.make(smoke=True, out=out, data_dir=data_dir))
+    again, other = (out / name / f"run-00{number}" for number in (1, 2))
+    assert (again / "checkpoint.pt").read_bytes() == (run.folder / "checkpoint.pt").read_bytes()
+    assert rows_without_time(again) == rows_without_time(run.folder)
+    assert pictures(again) == expected
+    assert report | {"seconds": 0} == json.loads((run.folder / "report.json").read_text()) | {"seconds": 0}
+    script.main(script.Config.make(smoke=True, seed=1, epochs=1, out=out, data_dir=data_dir))
+    assert {name for name, content in pictures(other).items() if content == expected[name]} == {"reals.png"}

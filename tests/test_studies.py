@@ -1,0 +1,359 @@
+"""The programs of studies/: what they run, skip, write and refuse; and that throughput.py compares equal work."""
+
+import csv
+import json
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+import autoencoder
+import gan_mlp
+import infogan
+from common import BadInput, RunFailed
+from common.cli import parse
+from common.files import read_numbers, write_json
+from common.settings import ROOT, Settings
+from common.streams import stream_seed
+from studies import accuracy_over_time, compare, figure_1, seeds, throughput, widths
+from tests.helpers import make_quick
+
+CLASSES = {module.Config.SCRIPT: module.Config for module in (autoencoder, gan_mlp, infogan)}
+
+
+def table(path: Path) -> dict[str, list[str]]:
+    """A CSV file by its first column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {name: rest for name, *rest in csv.reader(file)}
+
+
+def stored(run: Path, config: Settings, **report: object) -> Path:
+    """A run folder with this config and report."""
+    run.mkdir(parents=True)
+    write_json(run / "config.json", {"script": config.SCRIPT, **vars(config)})
+    write_json(run / "report.json", report)
+    return run
+
+
+BAD = {
+    "accuracy_over_time": ["x --outt"],
+    "compare": ["one-run"],
+    "figure_1": ["--seeds=x", "--epochs=many"],
+    "seeds": ["vae.py"] + [f"autoencoder.py {flag}" for flag in ("--seed=3", "--resume=x", "--at-once=0", "--hiden=3")],
+    "throughput": ["--rounds=0", "--scripts=vae"],
+    "widths": ["--hidden=3", "--resume=x", "--device=quantum", "--smoke --batch-size=1000"],
+}
+
+
+@pytest.mark.parametrize(("name", "flags"), [(name, flags) for name, all in BAD.items() for flags in all])
+def test_bad_input_is_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, name, flags):
+    out = [] if name == "throughput" else ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags.split(), *out])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "studies" / f"{name}.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert (end.value.code, said.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+    assert said.startswith(f"{name}.py: ")
+    assert flags.split()[-1].partition("=")[0] in said or "two run folders" in said
+
+
+# seeds.py ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("3", [3]), ("0-3", [0, 1, 2, 3]), ("7,0-2,1", [7, 0, 1, 2]), ("100-101", [100, 101])]
+    + [(text, None) for text in ("", "a", "3-1", "-1", "1.5", "0-99999", "1,,2")],
+)
+def test_seeds_are_numbers_and_ranges_and_nothing_else(text, found):
+    if found:
+        assert seeds.seeds_of(text) == found
+    else:
+        with pytest.raises(BadInput, match="--seeds"):
+            seeds.seeds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "name"),
+    [
+        ("infogan", "", "default"),
+        ("infogan", "--seed 5 --device cpu --quiet", "default"),
+        ("infogan", "--info-weight 0", "info_weight=0.0"),
+        ("infogan", "--paper --epochs 12 --seed 4", "paper"),
+        ("infogan", "--paper --epochs 2", "paper,epochs=2"),
+        ("infogan", "--paper --epochs 3 --average 0.999", "paper,epochs=3,average=0.999"),  # defaults without --paper
+        ("autoencoder", "--smoke --hidden 32", "smoke,hidden=32"),
+        ("gan_mlp", "--widths-g 32 64 --epochs 3", "widths_g=32-64,epochs=3"),
+        ("gan_mlp", "--dataset a/b", "dataset=a_b"),
+    ],
+)
+def test_a_study_is_named_after_its_presets_and_the_fields_that_differ(script, flags, name):
+    assert seeds.study_name(parse(CLASSES[script], flags.split())) == name
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "found"),
+    [
+        ({"seed": 5, "dataset": "mnist"}, {"dataset": "auto"}, True),
+        ({}, {"epochs": 4}, False),
+        ({}, {"dataset": "mnist"}, "dataset drawn, not mnist"),
+        ({}, {"hidden": 99}, "hidden 100, not 99"),
+        ({"dataset": "a_b"}, {"dataset": "a_b"}, True),
+        ({"dataset": "a_b"}, {"dataset": "a/b"}, "was run with dataset"),  # both studies are called a_b
+    ],
+)
+def test_no_run_of_another_study_is_taken_for_a_finished_one(monkeypatch, tmp_path, before, asked, found):
+    monkeypatch.chdir(tmp_path)
+    before, asked = (autoencoder.Config(**{"dataset": "drawn", "epochs": 3} | fields) for fields in (before, asked))
+    if before.dataset == "a_b":  # a run stores the whole path
+        before = autoencoder.Config(**vars(before) | {"dataset": str(tmp_path / "a_b")})
+    run = stored(tmp_path / "seed-000" / "autoencoder" / "run-001", before, epochs=3)
+    if isinstance(found, str):
+        with pytest.raises(BadInput, match=found):
+            seeds.finished(tmp_path / "seed-000", asked)
+    else:
+        assert seeds.finished(tmp_path / "seed-000", asked) == (run if found else None)
+
+
+def test_the_table_has_minimum_median_and_maximum_and_runs_on_several_datasets_make_none(tmp_path):
+    """Where MNIST can't be had, a run takes drawn digits."""
+    for seed, ratio, dataset in ((3, 0.5, "mnist"), (4, 0.9, "mnist"), (9, 0.6, "mnist"), (10, 0.6, "drawn")):
+        run = tmp_path / "autoencoder" / "default" / f"seed-{seed:03d}" / "autoencoder" / "run-001"
+        stored(run, autoencoder.Config(dataset=dataset), dataset=dataset, epochs=30, ratio=ratio, warning=None)
+    call = ["autoencoder.py", "--out", str(tmp_path), "--summarise", "--seeds"]
+    with pytest.raises(BadInput, match="drawn, mnist"):
+        seeds.main([*call, "3-4,9-10"])
+    assert not list(tmp_path.rglob("summary.csv"))
+    seeds.main([*call, "3,4,9"])
+    rows = table(next(tmp_path.rglob("summary.csv")))
+    assert rows["figure"] == ["minimum", "median", "maximum", "seed 3", "seed 4", "seed 9", "command"]
+    command = "python studies/seeds.py autoencoder.py --seeds 3,4,9"
+    assert rows["ratio"] == ["0.5", "0.6", "0.9", "0.5", "0.9", "0.6", command]
+    assert rows.keys() == {"figure", "epochs", "ratio"}
+
+
+@pytest.mark.slow
+def test_a_stopped_seed_goes_on_a_finished_one_is_not_run_again_and_one_that_fails_leaves_the_others(out, capsys):
+    flags = ["autoencoder.py", "--smoke", "--epochs", "6", "--out", str(out), "--seeds"]
+    command = [sys.executable, str(ROOT / "studies" / "seeds.py"), *flags, "0-1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(out.rglob("config.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1] == "seeds.py: stopped\n"
+    assert process.returncode == 130
+    assert "--resume" in next(out.rglob("log.txt")).read_text()
+    [study] = (out / "autoencoder").iterdir()
+    assert [path.name for path in study.iterdir()] == ["seed-000"], "nothing new is begun"
+
+    (study / "seed-002").mkdir()
+    (study / "seed-002" / "autoencoder").write_text("in the way")
+    with pytest.raises(RunFailed, match="without a result: seed 2"):
+        seeds.main([*flags, "0-2", "--at-once", "2"])
+    said = capsys.readouterr().out
+    assert all(part in said for part in ("seed 0: goes on", "seed 2: exit 2, autoencoder.py: --out", "\n2 seeds"))
+    reports = {path: path.stat().st_mtime_ns for path in out.rglob("report.json")}
+    assert [path.parts[-4] for path in sorted(reports)] == ["seed-000", "seed-001"]
+    assert len(list(out.rglob("run-*"))) == 2
+
+    seeds.main([*flags, "0-1"])
+    with pytest.raises(RunFailed, match="seed 2"):
+        seeds.main([*flags, "0-2", "--summarise"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("report.json")} == reports
+    assert "begins" not in capsys.readouterr().out
+
+
+# compare.py and widths.py -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny):
+    """Autoencoders of 5 and 9 units, and what the first one would have left if stopped in its second epoch."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, tiny)
+        for hidden in (5, 9):
+            autoencoder.main(autoencoder.Config(dataset="drawn", epochs=2, hidden=hidden, device="cpu", out=out))
+    first, second = sorted((out / "autoencoder").iterdir())
+    stopped = shutil.copytree(first, first.with_name("run-003"))
+    for name in ("report.json", "epoch_002.png"):
+        (stopped / name).unlink()
+    (stopped / "metrics.csv").write_text("".join((first / "metrics.csv").read_text().splitlines(True)[:2]))
+    return [first, second, stopped]
+
+
+def compared(folders: list[Path], out: Path) -> dict[str, dict]:
+    return compare.main([*map(str, folders), "--out", str(out)])
+
+
+def test_the_table_has_what_differs_and_what_was_reached_even_by_an_unfinished_run(runs, tmp_path, capsys):
+    reached = compared(runs, tmp_path)
+    folder = tmp_path / "autoencoder" / "compare-001"
+    rows = table(folder / "compare.csv")
+    assert (rows[""], rows["hidden"]) == (["run-001", "run-002", "run-003"], ["5", "9", "5"])
+    assert not {"seed", "out", "batch_size", "quiet"} & set(rows)
+    ratios = [json.loads((run / "report.json").read_text())["ratio"] for run in runs[:2]]
+    ratios.append(read_numbers(runs[2] / "metrics.csv")[0]["ratio"])
+    assert list(map(float, rows["ratio"])) == ratios
+    assert (rows["epoch"], rows["seconds"][2]) == (["2", "2", "1"], ""), "the time of an epoch is not that of the run"
+    assert reached["run-002"]["ratio"] == ratios[1]
+    shown = capsys.readouterr().out
+    assert re.search(rf"^hidden +5 +9 +5$(?s:.*)^ratio +{ratios[0]:.4g} (?s:.*){re.escape(str(folder))}$", shown, re.M)
+
+
+def test_the_picture_shows_every_run_and_is_the_same_again(runs, tmp_path):
+    for chosen in (runs, runs, runs[:2]):
+        compared(chosen, tmp_path)
+    three, again, two = (tmp_path / "autoencoder" / f"compare-00{i}" / "compare.png" for i in (1, 2, 3))
+    assert three.read_bytes() == again.read_bytes()
+    with Image.open(runs[0] / "epoch_002.png") as grid, Image.open(three) as page, Image.open(two) as smaller:
+        assert page.width > smaller.width >= 2 * grid.width
+        places = ((0, y, grid.width, y + grid.height) for y in range(page.height - grid.height + 1))
+        assert grid.convert("RGB").tobytes() in (page.crop(place).tobytes() for place in places)
+
+
+def test_runs_of_equal_numbers_are_told_apart_and_such_as_trained_nothing_are_shown(runs, tmp_path):
+    bare = [tmp_path / name / "run-001" for name in ("other", "one")]
+    for folder in bare:
+        folder.mkdir(parents=True)
+        shutil.copy(runs[0] / "config.json", folder)
+    assert compared(bare, tmp_path) == {"other/run-001": {"epoch": 0}, "one/run-001": {"epoch": 0}}
+    assert [path.name for path in (tmp_path / "autoencoder" / "compare-001").iterdir()] == ["compare.csv"]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("itself", "two run folders"),
+        ("none", "none: there is no such run folder"),
+        ("gan", "is a run of gan_mlp, not of autoencoder"),
+        *((name, name) for name in ("config.json", "metrics.csv", "report.json", "epoch_002.png")),
+    ],
+)
+def test_what_is_no_run_of_the_script_is_refused_by_name_and_nothing_is_written(runs, tmp_path, second, said):
+    other = runs[0] if second == "itself" else tmp_path / second
+    if second == "gan":
+        stored(other, gan_mlp.Config())
+    elif "." in second:
+        (shutil.copytree(runs[1], other) / second).write_text("epoch\n{")
+    with pytest.raises(BadInput, match=re.escape(said)):
+        compared([runs[0], other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_every_width_is_trained_and_drawn(monkeypatch, tiny, out):
+    monkeypatch.setattr(widths, "WIDTHS", (3, 7))
+    monkeypatch.setattr(widths, "load_dataset", lambda *_: tiny)
+    rows = widths.main(["--epochs", "1", "--out", str(out), "--quiet"])
+    folder = out / "autoencoder" / "widths-001"
+    written = table(folder / "widths.csv")
+    assert {row["hidden"]: str(row["test_mse"]) for row in rows} == {
+        hidden: written[str(hidden)][written["hidden"].index("test_mse")] for hidden in (3, 7)
+    }
+    assert [autoencoder.load(run).config.hidden for run in sorted((folder / "autoencoder").iterdir())] == [3, 7]
+    assert (folder / "widths.png").stat().st_size > 5_000
+
+
+# figure_1.py and accuracy_over_time.py ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("on_tiny")
+def test_figure_1_trains_as_infogan_does_each_setting_and_seed_once(monkeypatch, tiny, out, tmp_path):
+    monkeypatch.setattr(figure_1, "load_dataset", lambda *_: tiny)
+    monkeypatch.setattr(figure_1, "EVERY", 1)
+    flags = ["--epochs", "2", "--out", str(tmp_path), "--seeds"]
+    figure_1.main([*flags, "1"])
+    curves = figure_1.read_curves(tmp_path / "figure_1.csv")
+    assert {run: [updates for updates, _ in points] for run, points in curves.items()} == {
+        (setting, 1): [0, 1] for setting in figure_1.SETTINGS
+    }
+    monkeypatch.setattr(infogan, "draw_epoch", lambda *_: None)
+    monkeypatch.setattr(infogan, "report", lambda run, *_: {"rows": run.rows})
+    for setting in ("default", "--paper"):
+        call = [*figure_1.SETTINGS[setting], "--epochs", "2", "--seed", "1", "--out", str(out), "--quiet"]
+        expected = [row["info_c1_nats"] for row in infogan.main(parse(infogan.Config, call))["rows"]]  # an update each
+        assert [nats for _, nats in curves[setting, 1]] == pytest.approx(expected, abs=1e-5)
+
+    asked, picture = [], (tmp_path / "figure_1.png").read_bytes()
+    monkeypatch.setattr(figure_1, "trained", lambda config, _: asked.append(config) or [(0, 0.5), (1, 1.5)])
+    figure_1.main([*flags, "1"])
+    assert (asked, (tmp_path / "figure_1.png").read_bytes()) == ([], picture)
+    figure_1.main([*flags, "0-1"])
+    new = [(config.seed, config.paper, config.info_weight) for config in asked]
+    assert new == [(0, False, 1.0), (0, True, 1.0), (0, True, 0.0)]
+    with pytest.raises(BadInput, match="has 2 points, not 3"):
+        figure_1.main(["--epochs", "3", "--out", str(tmp_path), "--seeds", "1"])
+
+
+def test_accuracy_of_all_runs_is_drawn_over_minutes_that_add_up(monkeypatch, tmp_path):
+    drawn = {}
+    monkeypatch.setattr(accuracy_over_time, "save_lines", lambda path, groups, *_, **__: drawn.update(groups))
+    for study, seed, accuracies in (("default", 0, (0.5, 0.75)), ("default", 1, (0.9, 0.98)), ("paper", 0, (0.5,))):
+        run = tmp_path / study / f"seed-{seed:03d}" / "infogan" / "run-001"
+        run.mkdir(parents=True)
+        lines = [f"{epoch},30,{value}\n" for epoch, value in enumerate(accuracies, 1)]
+        (run / "metrics.csv").write_text("".join(["epoch,seconds,accuracy\n", *lines]))
+    accuracy_over_time.main([str(tmp_path / "default"), str(tmp_path / "paper"), "--out", str(tmp_path)])
+    assert drawn == {"default, 2 seeds": [[(0.5, 50), (1, 75)], [(0.5, 90), (1, 98)]], "paper, 1 seeds": [[(0.5, 50)]]}
+    (run / "metrics.csv").write_text("epoch,seconds,loss_d\n1,30,0.5\n")
+    for folder, said in ((tmp_path, "has no run of infogan"), (tmp_path / "paper", "no accuracy")):
+        with pytest.raises(BadInput, match=said):
+            accuracy_over_time.main([str(folder), "--out", str(tmp_path)])
+
+
+# throughput.py ----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def give(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """Copy every parameter in order; 7 * 7 * 128 features from (7, 7, 128), the scripts' order, to (128, 7, 7)."""
+    order = torch.arange(7 * 7 * 128).view(7, 7, 128).permute(2, 0, 1).flatten()
+    for ours, theirs in zip(source.parameters(), target.parameters(), strict=True):
+        value = ours
+        for dim, size in enumerate(ours.shape):
+            value = value.index_select(dim, order) if size == 7 * 7 * 128 else value
+        theirs.copy_(value)
+
+
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [("infogan", {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}), ("gan_mlp", {"shift": 0}), ("autoencoder", {})],
+)
+def test_both_sides_reach_the_same_losses(script, fields):
+    """InfoGAN with a tenth of its step sizes: at the full ones Adam's first steps, which know little more of a gradient
+    than its sign, let the last bits in which two memory layouts differ grow twentyfold with every update."""
+    model, update = throughput.script_side(script, 3, "float32", **fields)
+    textbook = throughput.TEXTBOOKS[script](**fields if script == "gan_mlp" else {})
+    parts = {"network": model} if script == "autoencoder" else dict(list(model.named_children())[:2])
+    for name, network in parts.items():
+        give(network, getattr(textbook, name))
+    if script == "infogan":
+        textbook.optimizer_d.param_groups[0]["lr"], textbook.optimizer_g.param_groups[0]["lr"] = fields.values()
+    reals = torch.rand(4, 32, 1, 28, 28, generator=torch.Generator().manual_seed(5)).square()
+    found = []
+    for side, batches in ((update, reals), (textbook.update, reals * 2 - 1 if script == "gan_mlp" else reals)):
+        torch.manual_seed(stream_seed(3, "training"))  # where the textbook draws from
+        found.append([{name: torch.as_tensor(value).item() for name, value in side(x).items()} for x in batches])
+    for ours, theirs in zip(*found, strict=True):
+        assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=2e-3)
+    assert found[1][0] != found[1][-1], "nothing was trained"
+
+
+def test_the_table_of_speeds_has_medians_of_turns_and_their_ratio(monkeypatch, tiny):
+    times = iter([0.2, 0.04, 0.3, 0.05, 0.1, 0.01])
+    side = SimpleNamespace(turn=lambda _: next(times), close=lambda: 1.5)
+    monkeypatch.setattr(throughput, "Side", lambda *_: side)
+    monkeypatch.setattr(throughput, "load_dataset", lambda *_: tiny)
+    found = throughput.main(["--scripts", "gan_mlp", "--rounds", "3"])["gan_mlp"]
+    assert list(found.values()) == pytest.approx([200, 40, 5, 1.5, 1.5])
