@@ -206,7 +206,7 @@ def script_side(
     if script == "autoencoder":
         model = autoencoder.Autoencoder(autoencoder.Config(**fields))
         optimizer = autoencoder.make_optimizer(model)
-        return model, lambda reals: autoencoder.update(model, optimizer, reals.flatten(1).square(), autocast)
+        return model, lambda reals: autoencoder.update(model, optimizer, reals.flatten(1), autocast)
     if script == "gan_mlp":
         model = gan_mlp.GAN(gan_mlp.Config(**fields))
         optimizers = gan_mlp.Optimizers.of(model)
