@@ -6,7 +6,6 @@ torch`, so that a script can be killed twenty times within a test. All train sma
 
 import atexit
 import contextlib
-import dataclasses
 import functools
 import io
 import itertools
@@ -17,7 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +27,6 @@ import scipy.optimize  # what a run imports only when it needs it
 import scipy.stats  # noqa: F401
 import torch
 import torch._dynamo
-from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
 from tqdm import auto  # noqa: F401
 
@@ -53,17 +51,12 @@ OWN = {
     "infogan": ["--noise-size", "5", "--batch-size", "16"],
 }
 EPOCHS, UPDATES = 3, 2  # of these runs
-FUZZ = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 _threads = torch.get_num_threads()
 torch.set_num_threads(1)  # a fork copies no threads, so the server must not have begun any
 TINY = drawn(train=128, test=100)  # a sheet of a hundred is drawn of them
+DATA = {"autoencoder": TINY, "gan_mlp": TINY, "infogan": drawn(train=32, test=32)}  # whose networks are large
 torch.set_num_threads(_threads)
-PARTS = ("train_images", "train_labels", "test_images", "test_labels")
-FEWER = dataclasses.replace(TINY, **{part: getattr(TINY, part)[:32] for part in PARTS})
-DATA = {"autoencoder": TINY, "gan_mlp": TINY, "infogan": FEWER}  # whose networks have a size of their own
 
 
 class Shell(NamedTuple):
@@ -110,62 +103,42 @@ def assert_refused(said: Shell, script: str, *named: str) -> None:
 
 
 @functools.cache
-def whole(script: str) -> tuple[Path, float]:
-    """The folder of a small run that nothing happened to, and the seconds that it took. To be copied, not changed."""
+def whole(script: str) -> Path:
+    """The folder of a small run that nothing happened to. To be copied, not changed."""
     base = Path(tempfile.mkdtemp(prefix=f"whole-{script}-"))
     atexit.register(shutil.rmtree, base, ignore_errors=True)
-    Child(script, "--help").finish()  # the server has imported everything before the run is timed
-    start = time.monotonic()
-    said = Child(script, *flags_of(script, base / "outputs")).finish()
+    said = child(script, *flags_of(script, base / "outputs"))
     assert said.status == 0, said
-    return base / "outputs" / script / "run-001", time.monotonic() - start
+    return base / "outputs" / script / "run-001"
 
 
-class Child:
-    """A script in a process of its own: `flags` as on the shell, `harm` called in it before it starts."""
-
-    def __init__(self, script: str, *flags: object, harm: Callable[[], None] | None = None):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.children"])
-        self._said, here = context.Pipe(duplex=False)
-        arguments = (here, script, [str(flag) for flag in flags], harm)
-        self.process = context.Process(target=_run, args=arguments, daemon=True)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(ROOT))  # where the server finds this module
-            self.process.start()
-        here.close()
-
-    def finish(self, timeout: float = 300) -> Shell:
-        """Wait for the end."""
-        said = {1: "", 2: ""}
-        with contextlib.suppress(EOFError):
-            while self._said.poll(timeout):
-                number, text = self._said.recv()
-                said[number] += text
-            self.process.kill()
-            raise AssertionError(f"no end within {timeout} s: {said}")
-        self.process.join()
-        return Shell(self.process.exitcode, said[1], said[2])
+def child(script: str, *flags: object, harm: Callable[[], None] | None = None) -> Shell:
+    """Run a script in a process of its own: `flags` as on the shell, `harm` called in it before it starts."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.children"])
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]  # a file would be in reach of a file-size limit
+    ends = [end for _, end in pipes]
+    process = context.Process(target=_run, args=(*ends, script, [str(flag) for flag in flags], harm), daemon=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # where the server finds this module
+        process.start()
+    for end in ends:
+        end.close()
+    patience = threading.Timer(300, process.kill)
+    patience.start()
+    out, err = (os.fdopen(os.dup(start.fileno())).read() for start, _ in pipes)
+    process.join()
+    patience.cancel()
+    return Shell(process.exitcode, out, err)
 
 
-class _Said(io.TextIOBase):
-    """A stream whose text goes through a connection: a file would be in reach of a file-size limit."""
-
-    def __init__(self, connection: Connection, number: int):
-        self._connection, self._number = connection, number
-
-    def write(self, text: str) -> int:
-        self._connection.send((self._number, text))
-        return len(text)
-
-
-def _run(connection: Connection, script: str, flags: list[str], harm: Callable[[], None] | None) -> None:
+def _run(out: Connection, err: Connection, script: str, flags: list[str], harm: Callable[[], None] | None) -> None:
     torch.set_num_threads(1)
     make_quick(pytest.MonkeyPatch(), DATA[script])
     codes.PER_CATEGORY = 5
     plots.save_figure = _save_numbers
     sys.argv = [str(ROOT / f"{script}.py"), *flags]
-    sys.stdout, sys.stderr = _Said(connection, 1), _Said(connection, 2)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(end.fileno()), "w", buffering=1) for end in (out, err))
     if harm:
         harm()
     run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
@@ -212,28 +185,16 @@ def poison_at(value: float, n: int) -> None:
 
 
 def harm_file(what: str, n: int) -> None:
-    """Let something happen to file number `n`, from 1: `killed` (SIGKILL with it half-written), `SIGTERM` (just before
-    its renaming), `full` (no file can grow after it)."""
+    """Let something happen to file number `n`, from 1, before it takes its name: `killed` (SIGKILL with half of it
+    written), `signal` (SIGTERM), `full` (no file can grow from then on)."""
 
     def harm(scratch: Path, path: Path) -> None:
         if what == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
-        elif what == "killed":
+        elif what == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
             os.truncate(scratch, scratch.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     call_at(n, os, "replace", harm)
-
-
-def watch() -> None:
-    """Print the megabytes and the open files after every epoch."""
-    end_epoch = Run.end_epoch
-
-    def ended(*given: object, **more: object) -> None:
-        end_epoch(*given, **more)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        print("watched", pages * os.sysconf("SC_PAGESIZE") // 10**6, len(os.listdir("/proc/self/fd")))
-
-    Run.end_epoch = ended

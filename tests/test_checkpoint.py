@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,7 +19,7 @@ from common import BadInput, checkpoint
 from common.cli import parse
 from common.device import adam
 from common.run import Run
-from tests.children import FUZZ, SCRIPTS, TINY, assert_refused, shell, whole
+from tests.children import SCRIPTS, TINY, assert_refused, shell, whole
 
 NAN, INF = float("nan"), float("inf")
 
@@ -48,31 +48,9 @@ def test_every_part_comes_back_and_equal_states_are_equal_bytes(tmp_path, steps)
     assert (tmp_path / "first.pt").read_bytes() == (tmp_path / "second.pt").read_bytes()
     assert torch.equal(torch.rand(9, generator=first["random"]), torch.rand(9, generator=second["random"]))
     assert second["adam"].param_groups[0]["lr"] is rate  # where a CUDA graph reads it
-    assert second["adam"].param_groups[0]["capturable"] is False
     names = {"model.0.weight", "model.1.running_var", "random", "codes"}
     moments = {"adam.0.exp_avg", "adam.3.exp_avg_sq", "adam.2.step", "sgd.1.momentum_buffer"}
     assert checkpoint.flat(second).keys() >= (names | moments if steps else names)
-
-
-def test_rows_come_back_as_whole_and_broken_numbers_without_times():
-    rows = [
-        {"epoch": 1, "seconds": 3.0, "loss": 0.1 + 0.2, "dead": 3},
-        {"epoch": 2, "seconds": 1.0, "loss": 1e-300, "dead": 0},
-    ]
-    found = checkpoint.rows_of(checkpoint.columns_of(rows, left_out=["seconds"]), 2)
-    assert found == [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-    assert [type(value) for value in found[0].values()] == [int, float, int]
-    assert checkpoint.rows_of(checkpoint.columns_of([], left_out=[]), 0) == []
-
-
-def test_what_is_not_finite_is_named():
-    good = {"a": torch.ones(3), "b": 3}
-    assert checkpoint.not_finite(good) is None
-    assert checkpoint.not_finite(good | {"loss": torch.tensor(-INF)}) == "loss is -inf"
-    assert checkpoint.not_finite(good | {"model.weight": torch.tensor([1, NAN])}) == "model.weight is not finite"
-
-
-# A file that is not one ---------------------------------------------------------------------------------------------
 
 
 class Accomplice:
@@ -129,8 +107,7 @@ STATES = {  # which a run needs and a model does not
     **{f"epoch {value}": entry("epoch", value) for value in (-1, "one", INF, 10**13, 10**30, ...)},
     "a step beyond the epoch": entry("step", 99),
     "no random state": entry("torch_random_state", None),
-    "a random state of another size": entry("torch_random_state", torch.zeros(9, dtype=torch.uint8)),
-    "a random state of zeros": entry("torch_random_state", torch.zeros_like),
+    "another random state": entry("torch_random_state", torch.zeros(9, dtype=torch.uint8)),
     "rows of other epochs": entry(r"row\.epoch", lambda epochs: epochs + 1),
     "a row too many": entry(r"row\.epoch", lambda epochs: torch.cat((epochs, epochs[-1:] + 1))),
     "rows of text": entry(r"row\.epoch", "1, 2, 3"),
@@ -154,7 +131,7 @@ def listing(folder: Path) -> dict[Path, tuple[int, int]]:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:Sparse", "ignore:Valid")
 @pytest.mark.parametrize(("script", "what"), PLACES, ids=[" ".join(place) for place in PLACES])
 def test_a_checkpoint_that_does_not_fit_is_one_line_and_nothing_is_written(out, script, what):
-    shutil.copytree(whole(script)[0], out)
+    shutil.copytree(whole(script), out)
     path, (harm, said) = out / "checkpoint.pt", HARM[what]
     harm(path)
     before = listing(out)
@@ -165,12 +142,11 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_nothing_is_written(out, 
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_finished_run_loads_from_a_path_and_from_text_in_eval_mode_on_the_cpu(script):
-    folder = whole(script)[0]
-    one, other = (SCRIPTS[script].load(given) for given in (folder, str(folder / "checkpoint.pt")))
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
-    assert {value.device.type for value in one.state_dict().values()} == {"cpu"}
-    assert not any(module.training for module in one.modules())
+def test_a_finished_run_loads_in_eval_mode_on_the_cpu_and_a_file_in_its_place_does_not(script):
+    folder = whole(script)
+    model, content = SCRIPTS[script].load(str(folder)), torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert all(torch.equal(value, content[f"model.{name}"]) for name, value in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
     with pytest.raises(BadInput, match="there is no such run folder"):
         SCRIPTS[script].load(folder / "none")
 
@@ -181,13 +157,15 @@ ALTERED = st.lists(
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@FUZZ
+@settings(
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cut=st.none() | st.integers(0, 60_000), altered=ALTERED, inserted=st.booleans())
 def test_a_checkpoint_of_any_bytes_is_read_or_bad_input(tmp_path, monkeypatch, cut, altered, inserted):
     """For `load`, and for a run that goes on from it. Headers stand at the start of a file and at its end."""
     monkeypatch.setattr("common.run.load_dataset", lambda *_: TINY)
-    shutil.copy(whole("autoencoder")[0] / "config.json", tmp_path)
-    content = bytearray((whole("autoencoder")[0] / "checkpoint.pt").read_bytes())[:cut]
+    shutil.copy(whole("autoencoder") / "config.json", tmp_path)
+    content = bytearray((whole("autoencoder") / "checkpoint.pt").read_bytes())[:cut]
     for place, new in altered:
         content[place : place if inserted else place + len(new)] = new
     (tmp_path / "checkpoint.pt").write_bytes(content)

@@ -3,8 +3,7 @@
 import errno
 import subprocess
 import sys
-import threading
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -80,18 +79,8 @@ def test_folders_take_the_next_free_number_and_two_never_share_one(tmp_path):
     for name in ("run-002", "run-009", "run-abc", "run-1x", "seed-050"):
         (tmp_path / "new" / name).mkdir(parents=True)
     (tmp_path / "new" / "run-010").touch()
-    found: list[Path] = []
-    start = threading.Barrier(20)
-
-    def make() -> None:
-        start.wait()
-        found.extend(files.numbered_folder(tmp_path / "new") for _ in range(3))
-
-    threads = [threading.Thread(target=make) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(20) as threads:
+        found = list(threads.map(files.numbered_folder, [tmp_path / "new"] * 60))
     assert sorted(path.name for path in found if path.is_dir()) == [f"run-{number:03d}" for number in range(11, 71)]
     assert files.numbered_folder(tmp_path / "new", "seed").name == "seed-051"
     for parent in ("run-010", "run-010/inner"):
