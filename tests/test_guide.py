@@ -170,8 +170,7 @@ def test_the_codes_are_what_the_reader_says_whose_neighbours_share_most(monkeypa
     monkeypatch.setattr(guide, "neighbours_share", lambda reader, *_: (asked.append(reader), next(shares))[1])
     monkeypatch.setattr(guide, "said", lambda reader, *_: (asked.append(reader), says)[1])
     c1, continuous, agree = guide.read(HUNDRED, seed=0, updates=3)
-    assert len(asked) == 4
-    assert asked[3] is asked[1]
+    assert (len(asked), asked[3] is asked[1]) == (4, True)
     assert torch.equal(c1, (number % 10).byte())
     assert agree.item() == pytest.approx(0.7)
     below = (values < values[:, None]) & (c1 == c1[:, None])[:, :, None]

@@ -16,13 +16,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.autograd.functional import jacobian
 from torch.distributions import Normal
 
 import infogan
 from common import guide, init
 from common.cli import parse
 from common.data import drawn
-from common.device import adam, eval_mode
+from common.device import adam
 from common.look import codes, figures, plots
 from common.streams import stream, stream_seed
 from infogan import Coded, Config, Discriminator, Generator, InfoGAN, Optimizers, draw_latent
@@ -60,7 +61,7 @@ KNOWN = {
     "G before a D that knows nothing": (lambda: infogan.generator_loss(UNSURE), LN_2),
     "G taken for real": (lambda: infogan.generator_loss(REAL), 0),
     "G seen through": (lambda: infogan.generator_loss(FAKE), 80),
-    "its slope, which does not saturate": (lambda: torch.func.grad(infogan.generator_loss)(FAKE).abs().sum(), 2),
+    "its slope, which does not saturate": (lambda: jacobian(infogan.generator_loss, FAKE).abs().sum(), 2),
     "a uniform Q": (lambda: infogan.categorical_nll(torch.zeros(10, 10), TEN), LN_10),
     "a uniform Q, shifted": (lambda: infogan.categorical_nll(torch.full((10, 10), 300.0), TEN), LN_10),
     "a Q that knows c1": (lambda: infogan.categorical_nll(100 * torch.eye(10), TEN), 0),
@@ -228,6 +229,7 @@ def test_generator_step_moves_the_generator_and_nothing_else_judged_by_statistic
 
 
 WEIGHTS = [(Trial.d, "discriminator", (), "info_weight"), (Trial.g, "generator", (), "info_weight")]
+WEIGHTS += [(step, network, (), "continuous_weight") for step, network, *_ in WEIGHTS]
 WEIGHTS += [(Trial.d, "discriminator", READ, "guide_weight")]
 
 
@@ -291,17 +293,13 @@ def test_step_sizes_fall_to_2_percent_and_first_shares_are_large(decay_from, fac
         assert [*rates, optimizers.ema_share.item()] == pytest.approx([8e-4 * factor, 1e-3 * factor, share])
 
 
-def test_pictures_and_measurements_move_nothing_and_the_mode_is_restored_even_after_an_error(monkeypatch, tiny):
+def test_pictures_and_measurements_move_nothing_and_restore_the_mode(monkeypatch, tiny):
     monkeypatch.setattr(codes, "PER_CATEGORY", 2)
     model, latent = untrained(Config()), draw_latent(20, 62, seeded())
     before = tensors(model)
     codes.sheets(model, latent.noise, latent.continuous)
     codes.measure(model, latent.noise, latent.continuous)
     codes.contingencies(model, tiny)
-    with contextlib.suppress(ZeroDivisionError), eval_mode(model):
-        assert not model.training
-        raise ZeroDivisionError
-    assert torch.is_grad_enabled()
     assert moved(model, before) == set()
     assert all(module.training for module in model.modules())
     model.generator(latent.joined())
@@ -337,7 +335,6 @@ def notebook(tmp_path_factory, tiny):
     out, said, bar = tmp_path_factory.mktemp("notebook") / "outputs", io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch, tiny)
-        patch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])
         patch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
         with contextlib.redirect_stderr(bar), contextlib.redirect_stdout(said):
             report = infogan.main(tiny_config(out))
@@ -373,12 +370,8 @@ def test_how_often_pictures_are_drawn_changes_no_weight_and_quiet_says_nothing(w
     assert capfd.readouterr() == ("", "")
 
 
-SETTINGS = [
-    {"learn_variance": True, "noise_size": 5, "precision": "float32"},
-    {"info_weight": 0.0, "continuous_weight": 0.0, "precision": "bfloat16", "batch_size": 50},
-    {"paper": True},
-    {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0},
-]
+SETTINGS = [{"paper": True}, {"info_weight": 0.0, "continuous_weight": 0.0, "batch_size": 50}]
+SETTINGS += [{"learn_variance": True, "noise_size": 5}, {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0}]
 
 
 @pytest.mark.usefixtures("on_tiny")
@@ -405,8 +398,7 @@ def test_no_label_reaches_training(out, tiny, whole, monkeypatch):
     """With every label wrong, the same codes, weights, optimisers and latents come out, to the bit."""
     wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
     make_quick(monkeypatch, dataclasses.replace(tiny, **wrong))
-    folder = infogan.main(tiny_config(out))
-    other, right = stored(folder, "checkpoint.pt"), stored(whole, "checkpoint.pt")
+    other, right = (stored(folder, "checkpoint.pt") for folder in (infogan.main(tiny_config(out)), whole))
     assert other.keys() == right.keys()
     differ = {name for name in right if not torch.equal(torch.as_tensor(other[name]), torch.as_tensor(right[name]))}
     assert differ - {"row.accuracy"} == {"model.digit_of_category"}  # the labels were read
@@ -416,16 +408,15 @@ def test_no_label_reaches_training(out, tiny, whole, monkeypatch):
 def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(out):
     """Where step sizes do not fall: otherwise those of a longer run fall later."""
     longer, folder = (infogan.main(tiny_config(out, epochs=n, decay_from=1.0)) for n in (EPOCHS, EPOCHS - 1))
-    assert len(rows_without_time(folder)) == EPOCHS - 1
     resume(folder, "--epochs", EPOCHS)
     assert same_content(folder, longer)
     assert rows_without_time(folder) == rows_without_time(longer)
 
 
 @pytest.mark.usefixtures("on_tiny")
-def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, monkeypatch, capfd):
+def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, capfd):
     report, said, bar, whole = notebook
-    assert (stored(whole, "report.json"), stored(whole, "config.json")["command"], "4/4" in bar) == (report, None, True)
+    assert (stored(whole, "report.json"), "4/4" in bar) == (report, True)
     assert said.startswith("infogan on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu")
     for path in finished.iterdir():
         if path.suffix not in (".pt", ".csv") and path.name[:9] not in ("config.js", "epoch_000", "epoch_001"):
@@ -436,9 +427,22 @@ def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, 
     for path in whole.iterdir():
         if path.suffix not in (".csv", ".pt") and path.name != "config.json":
             assert (finished / path.name).read_bytes() == path.read_bytes(), path.name
-    monkeypatch.setattr(infogan, "report", lambda *_: {})
-    resume(finished)
-    assert "complete, drawn again" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("module", "function", "calls"), [(guide, "train_step", 8), (infogan, "update", 1)])
+def test_an_interrupted_run_reads_again_unless_it_has_read(monkeypatch, whole, out, module, function, calls):
+    real, left, known = getattr(module, function), iter(range(calls)), module is infogan
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, lambda *given: (next(left), real(*given))[1])
+        with pytest.raises(StopIteration):
+            infogan.main(tiny_config(out))
+    folder = out / "infogan" / "run-001"
+    assert stored(folder, "checkpoint.pt")["guide.c1"].eq(guide.UNREAD).unique().tolist() == [not known]
+    if known:
+        monkeypatch.setattr(guide, "read", None)
+    resume(folder)
+    assert (folder / "checkpoint.pt").read_bytes() == (whole / "checkpoint.pt").read_bytes()
 
 
 # A finished run as a model ----------------------------------------------------------------------------------------
@@ -471,8 +475,7 @@ def test_images_and_codes_have_their_shapes_types_and_ranges_and_a_seed_repeats_
     assert torch.equal(model.generate(37, seed=1), images)
     assert not torch.equal(model.generate(37, seed=2), images)
     assert not torch.equal(model.generate(4), model.generate(4))
-    assert moved(model, before) == set()
-    assert torch.equal(torch.get_rng_state(), random)
+    assert (moved(model, before), torch.equal(torch.get_rng_state(), random)) == (set(), True)
 
 
 def test_an_image_does_not_depend_on_those_beside_it(model, monkeypatch):

@@ -24,7 +24,6 @@ def test_a_minute_of_training_finds_the_digits_their_slant_and_their_thickness(o
         monkeypatch.setattr(guide, name, value)
     last = infogan.main(infogan.Config(dataset="drawn", epochs=2, batch_size=64, seed=1, device="cpu", out=out))
     assert last["info_c1_nats"] > 1.7
-
     model = infogan.load(out / "infogan" / "run-001")
     codes = model.encode(to_float(data.test_images))
     digit = model.digit_of_category[codes.c1.argmax(dim=1)]

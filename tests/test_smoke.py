@@ -55,21 +55,18 @@ def test_every_file_is_written_and_nothing_elsewhere_and_no_alarm_raised(smoke):
     files = {"reals.png", "training.gif", "curves.pdf", "curves.png", *FIGURES[name].split()}
     files |= {"checkpoint.pt", "config.json", "metrics.csv", "report.json"}
     assert {path.name for path in run.folder.iterdir()} == files | grids
-    assert list(run.cwd.iterdir()) == []
-    assert {path.name for path in run.cwd.parent.iterdir()} - {"data"} == {"elsewhere", "outputs"}
+    beside = {path.name for path in run.cwd.parent.iterdir()} - {"data"}
+    assert (list(run.cwd.iterdir()), beside) == ([], {"elsewhere", "outputs"})
     for path in (*run.folder.glob("*.png"), run.folder / "training.gif"):
         with Image.open(path) as picture:
             picture.load()
-            assert (min(picture.size) > 150, getattr(picture, "n_frames", 1)) == (
-                True,
-                3 if path.suffix == ".gif" else 1,
-            )
+            assert min(picture.size) > 150, path.name
+            assert getattr(picture, "n_frames", 1) == (3 if path.suffix == ".gif" else 1)
     assert len({path.read_bytes() for path in run.folder.glob("epoch_*.png")}) == len(grids)
     said = run.process.stdout
     assert len(re.findall(r"^epoch \d/2 ", said, re.M)) == 2
     assert ("drawn digits, not MNIST" in said, "WARNING" in said, run.process.stderr) == (True, False, "")
     assert said.splitlines()[-1].endswith(str(run.folder))
-    assert "--smoke" in json.loads((run.folder / "config.json").read_text())["command"].split()
 
 
 def test_metrics_and_report_are_finite_and_agree(smoke):
