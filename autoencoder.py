@@ -25,7 +25,7 @@ from common import arguments, init
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import Dataset, to_float
-from common.device import adam, cuda_graphed, eval_mode, set_learning_rate, usual_torch
+from common.device import adam, cuda_graphed, descend, eval_mode, set_learning_rate, usual_torch
 from common.look import figures, metrics, plots
 from common.run import Run
 from common.settings import Settings
@@ -147,9 +147,7 @@ def update(
     with autocast:
         output = model(x)
     loss = reconstruction_loss(output, x, model.config.optimizer)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    descend(optimizer, loss)
     return {"loss": loss}
 
 
@@ -179,7 +177,7 @@ def main(config: Config) -> dict:
                 schedule(optimizer, config, run.progress)
                 run.add(step(batch))
             row = run.means() | measure(model, run.data, pca_test_mse)
-            run.end_epoch(row, warning=warning(row, config))
+            run.end_epoch(row, warnings=doubts(row, config))
             draw_epoch(run, model)
         return report(run, model)
 
@@ -209,14 +207,11 @@ def measure(model: Autoencoder, data: Dataset, pca_test_mse: float, part: int | 
     return {**found, "dead_units": int((~active).sum())}
 
 
-def warning(row: dict[str, float], config: Config) -> str | None:
+def doubts(row: dict[str, float], config: Config) -> tuple[str | None, ...]:
     """What a person would object to: a tenth of the hidden units or more are dead, or there is no ratio."""
-    found = []
-    if row["dead_units"] >= config.hidden / 10:
-        found.append(f"{row['dead_units']} of {config.hidden} hidden units are dead")
-    if "ratio" not in row:
-        found.append(f"PCA of rank {config.hidden} leaves no error on these images, so there is no ratio to it")
-    return "; ".join(found) or None
+    dead = f"{row['dead_units']} of {config.hidden} hidden units are dead"
+    exact = f"PCA of rank {config.hidden} leaves no error on these images, so there is no ratio to it"
+    return dead if row["dead_units"] >= config.hidden / 10 else None, None if "ratio" in row else exact
 
 
 def reconstruct(model: Autoencoder, x: Tensor) -> Tensor:
@@ -232,21 +227,14 @@ def draw_epoch(run: Run, model: Autoencoder) -> None:
     title = f"{run.title}, epoch {run.epoch}\ntest images above their reconstructions"
     labels = ("original", "output") * 3
     figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
-    if run.plot_due():
-        plots.save_curves(
-            run.folder / "curves.png",
-            run.rows,
-            run.title,
-            panels={
-                "mean squared error per pixel": ["train_mse", "test_mse", "pca_test_mse"],
-                "training loss": ["loss"],
-                "test error over that of PCA": ["ratio"],
-                "hidden units that are always 0": ["dead_units"],
-            },
-            limits={"test error over that of PCA": (1.0, "optimum")},
-            logarithmic=("mean squared error per pixel",),
-            pdf=run.epoch == run.epochs,
-        )
+    panels = {
+        "mean squared error per pixel": ["train_mse", "test_mse", "pca_test_mse"],
+        "training loss": ["loss"],
+        "test error over that of PCA": ["ratio"],
+        "hidden units that are always 0": ["dead_units"],
+    }
+    limits = {"test error over that of PCA": (1.0, "optimum")}
+    plots.draw_curves(run, panels, limits=limits, logarithmic=("mean squared error per pixel",))
 
 
 def draw_hidden_units(run: Run, model: Autoencoder) -> None:
@@ -290,7 +278,7 @@ def report(run: Run, model: Autoencoder) -> dict:
     draw_range(run, model)
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
     final = measure(model, run.data, run.rows[-1]["pca_test_mse"], part=None)
-    return run.finish({**final, "ratio": final.get("ratio"), "warning": warning(final, run.config)})
+    return run.finish({**final, "ratio": final.get("ratio")}, warnings=doubts(final, run.config))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ arXiv:1511.06434), the non-saturating loss, images shifted by a pixel before D s
 the second half, and samples from a running average of G's weights.
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,8 @@ from common.augment import shifted
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, ema_share, eval_mode, frozen, set_learning_rate, usual_torch
+from common.device import adam, cuda_graphed, descend, eval_mode, frozen, set_learning_rate, usual_torch
+from common.ema import RunningAverage
 from common.look import figures, metrics, plots, samples
 from common.look.scorer import SampleScorer
 from common.run import Run
@@ -58,16 +58,11 @@ class Config(Settings):
     SCRIPT: ClassVar = "gan_mlp"
     LIMITS: ClassVar = {
         **Settings.LIMITS,
-        "noise_size": (1, 4096),
         "widths_g": (1, 8192),
         "widths_d": (1, 8192),
         "leak": (0, 1),
         "shift": (0, 14),
-        "learning_rate_d": (0, 1),
-        "learning_rate_g": (0, 1),
         "decay_from": (0, 0.99),
-        "beta1": (0, 0.9999),
-        "average": (0, 0.99999),
     }
 
 
@@ -141,7 +136,7 @@ class GAN(nn.Module):
         self.generator, self.discriminator = Generator(config), Discriminator(config)
         init.fan_in_uniform_(self.generator)
         init.fan_in_uniform_(self.discriminator)
-        self.ema = copy.deepcopy(self.generator)
+        self.ema = RunningAverage(self.generator, config.average)
 
     @usual_torch()
     def generate(self, n: int = 1, noise: Tensor | None = None, seed: int | None = None) -> Tensor:
@@ -166,42 +161,6 @@ def load(run_folder: str | Path) -> GAN:
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def discriminator_step(
-    model: GAN, optimizer: torch.optim.Optimizer, reals: Tensor, fakes: Tensor, autocast: torch.autocast
-) -> dict[str, Tensor]:
-    """min over D of -E log D(x) - E log(1 - D(G(z))). The fakes are detached: moves D only."""
-    with autocast:
-        # In one pass: D has no BatchNorm that would mix the two, and one product of twice the height is faster.
-        real_logits, fake_logits = model.discriminator(torch.cat((reals, fakes.detach()))).chunk(2)
-    loss = discriminator_loss(real_logits, fake_logits)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return {"loss_d": loss, "d_real": real_logits.sigmoid().mean(), "d_fake": fake_logits.sigmoid().mean()}
-
-
-def generator_step(
-    model: GAN, optimizer: torch.optim.Optimizer, fakes: Tensor, autocast: torch.autocast
-) -> dict[str, Tensor]:
-    """min over G of -E log D(G(z)), through D as the step before left it. Moves G only."""
-    with autocast, frozen(model.discriminator):
-        loss = generator_loss(model.discriminator(fakes))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return {"loss_g": loss}
-
-
-@torch.no_grad()
-def average_weights(model: GAN, share: Tensor) -> None:
-    """ema <- (1 - share) * ema + share * generator, for every weight.
-
-    G circles around the point where it would fool D; the mean of the circle draws better than any point on it.
-    """
-    for kept, new in zip(model.ema.parameters(), model.generator.parameters(), strict=True):
-        kept.lerp_(new, share)
-
-
 @torch.no_grad()
 def refresh_batchnorm(model: GAN, random: torch.Generator) -> None:
     """Measure the BatchNorm statistics of the averaged weights on 10,000 latents.
@@ -216,40 +175,44 @@ def refresh_batchnorm(model: GAN, random: torch.Generator) -> None:
     model.ema(draw_noise(10_000, model.config.noise_size, random))
 
 
-class Optimizers(NamedTuple):
-    """Adam of D, Adam of G, and the share () of G's newest weights in their running average."""
+Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of D, and of G
 
-    d: torch.optim.Optimizer
-    g: torch.optim.Optimizer
-    ema_share: Tensor
 
-    @classmethod
-    def of(cls, model: GAN) -> Self:
-        config = model.config
-        d = adam(model.discriminator, config.learning_rate_d, config.beta1)
-        g = adam(model.generator, config.learning_rate_g, config.beta1)
-        return cls(d, g, torch.zeros((), device=d.param_groups[0]["lr"].device))
+def make_optimizers(model: GAN) -> Optimizers:
+    config = model.config
+    return (
+        adam(model.discriminator, config.learning_rate_d, config.beta1),
+        adam(model.generator, config.learning_rate_g, config.beta1),
+    )
 
-    def schedule(self, config: Config, updates: int, progress: float) -> None:
-        """Set both step sizes and the share for the next update. updates: how many are done; progress: out of all."""
-        decay = min(1.0, (1 - progress) / (1 - config.decay_from))
-        set_learning_rate(self.d, config.learning_rate_d * decay)
-        set_learning_rate(self.g, config.learning_rate_g * decay)
-        self.ema_share.fill_(ema_share(config.average, updates))
+
+def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
+    """Set both step sizes for the next update, after this share of all updates: from `decay_from` on they fall evenly
+    to 0."""
+    factor = min(1.0, (1 - progress) / (1 - config.decay_from))
+    for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
+        set_learning_rate(optimizer, rate * factor)
 
 
 def update(
     model: GAN, optimizers: Optimizers, reals: Tensor, random: torch.Generator, autocast: torch.autocast
 ) -> dict[str, Tensor]:
     """A step of D, then one of G on the same generated images, then the average. reals: (n, 1, 28, 28) in [0, 1]."""
-    noise = draw_noise(len(reals), model.config.noise_size, random)
+    optimizer_d, optimizer_g = optimizers
+    noise, d = draw_noise(len(reals), model.config.noise_size, random), model.discriminator
     with autocast:
         fakes = model.generator(noise)
-    reals, fakes = (shifted(x, model.config.shift, random) for x in (reals, fakes))
-    scalars = discriminator_step(model, optimizers.d, reals, fakes, autocast)
-    scalars |= generator_step(model, optimizers.g, fakes, autocast)
-    average_weights(model, optimizers.ema_share)
-    return scalars
+        reals, fakes = (shifted(x, model.config.shift, random) for x in (reals, fakes))
+        # In one pass: D has no BatchNorm that would mix the two, and one product of twice the height is faster.
+        real_logits, fake_logits = d(torch.cat((reals, fakes.detach()))).chunk(2)
+        loss_d = discriminator_loss(real_logits, fake_logits)
+    descend(optimizer_d, loss_d)
+    with autocast, frozen(d):
+        loss_g = generator_loss(d(fakes))
+    descend(optimizer_g, loss_g)
+    model.ema.follow(model.generator)
+    d_real, d_fake = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+    return {"loss_d": loss_d, "loss_g": loss_g, "d_real": d_real, "d_fake": d_fake}
 
 
 @usual_torch()
@@ -258,9 +221,9 @@ def main(config: Config) -> dict:
     with Run(config) as run:
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = GAN(config).to(run.device)
-        optimizers = Optimizers.of(model)
+        optimizers = optimizer_d, optimizer_g = make_optimizers(model)
         random, latents = run.stream("training"), draw_noise(100, config.noise_size, run.stream("pictures"))
-        run.restore(model=model, optimizer_d=optimizers.d, optimizer_g=optimizers.g, random=random)
+        run.restore(model=model, optimizer_d=optimizer_d, optimizer_g=optimizer_g, random=random)
 
         figures.draw_reals(run)
         if run.step == 0:
@@ -274,12 +237,12 @@ def main(config: Config) -> dict:
         step = cuda_graphed(one_update, run.device, random)
         for _ in run.remaining_epochs():
             for batch in run.batches():
-                optimizers.schedule(config, run.updates, run.progress)
+                schedule(optimizers, config, run.progress)
                 run.add(step(batch))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)
-            warning = metrics.collapse([*run.rows, row], scorer and scorer.train_shares)
-            run.end_epoch(row, hidden=metrics.SHARES, warning=warning)
+            collapsed = metrics.collapse([*run.rows, row], scorer and scorer.train_shares)
+            run.end_epoch(row, hidden=metrics.SHARES, warnings=(collapsed,))
             draw_epoch(run, model, latents)
         return report(run, model, latents, scorer)
 
@@ -303,22 +266,15 @@ def draw_epoch(run: Run, model: GAN, latents: Tensor) -> None:
     title = f"{run.title}, epoch {run.epoch}\na hundred samples, the same noise in every epoch"
     shown = model.generate(100, latents).view(10, 10, 28, 28)
     figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", shown, title)
-    if run.plot_due():
-        plots.save_curves(
-            run.folder / "curves.png",
-            run.rows,
-            run.title,
-            panels={
-                "Fréchet distance to the test images": ["frechet"],
-                "distance of the classes' shares": ["class_total_variation"],
-                "share of each class": metrics.SHARES,
-                "losses [nats]": ["loss_d", "loss_g"],
-                "mean probability of being real": ["d_real", "d_fake"],
-            },
-            logarithmic=("Fréchet distance to the test images", "distance of the classes' shares"),
-            names=dict(zip(metrics.SHARES, run.data.classes, strict=False)),
-            pdf=run.epoch == run.epochs,
-        )
+    panels = {
+        "Fréchet distance to the test images": ["frechet"],
+        "distance of the classes' shares": ["class_total_variation"],
+        "share of each class": metrics.SHARES,
+        "losses [nats]": ["loss_d", "loss_g"],
+        "mean probability of being real": ["d_real", "d_fake"],
+    }
+    names = dict(zip(metrics.SHARES, run.data.classes, strict=False))
+    plots.draw_curves(run, panels, logarithmic=list(panels)[:2], names=names)
 
 
 def draw_interpolation(run: Run, model: GAN, latents: Tensor) -> None:
@@ -346,8 +302,8 @@ def report(run: Run, model: GAN, latents: Tensor, scorer: SampleScorer | None) -
     draw_interpolation(run, model, latents)
     novelty = samples.draw_neighbours(run, model.generate(100, latents))
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
-    warning = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
-    return run.finish({**scores, "nearest_distance_over_test_images": novelty, "warning": warning})
+    collapsed = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
+    return run.finish({**scores, "nearest_distance_over_test_images": novelty}, warnings=(collapsed,))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ G; `--paper` takes all four back. Two more stay, as in the authors' code: L_I al
 and c2 and c3 weigh as much as c1. Labels are read only to report how well c1 agrees with the digits.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,8 @@ from common import BadInput, arguments, guide, init
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, ema_share, eval_mode, frozen, set_learning_rate, usual_torch
+from common.device import adam, cuda_graphed, descend, eval_mode, frozen, set_learning_rate, usual_torch
+from common.ema import RunningAverage
 from common.look import codes, explorer, figures, metrics, plots
 from common.look.scorer import SampleScorer
 from common.run import Run
@@ -66,18 +66,7 @@ class Config(Settings):
         "paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0},
         **Settings.PRESETS,
     }
-    LIMITS: ClassVar = {
-        **Settings.LIMITS,
-        "noise_size": (1, 4096),
-        "learning_rate_d": (0, 1),
-        "learning_rate_g": (0, 1),
-        "decay_from": (0, 1),
-        "beta1": (0, 0.9999),
-        "info_weight": (0, 1000),
-        "continuous_weight": (0, 1000),
-        "guide_weight": (0, 1000),
-        "average": (0, 0.99999),
-    }
+    LIMITS: ClassVar = Settings.LIMITS | dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
 
     @property
     def guided(self) -> bool:
@@ -123,16 +112,6 @@ def information(c1_nll: Tensor, continuous_nll: Tensor, continuous_weight: float
     H(c1) = ln 10, so the part of c1 is 0 where Q knows nothing and ln 10 = 2.303 where it knows c1. H(c2) = ln 2.
     """
     return math.log(CATEGORIES) - c1_nll + continuous_weight * (math.log(2) - continuous_nll).sum()
-
-
-def gaussian_information(squared_error: float) -> float:
-    """The reported L_I of one continuous code, in nats: H(c) - ln(2 pi e s^2) / 2, with s^2 the mean squared error of
-    Q's mean. It is the tightest bound of any Gaussian of one width around that mean.
-
-    The width of 1 used in training gives the same gradient up to a factor, but a bound that never exceeds
-    ln 2 - ln(2 pi) / 2 = -0.226 nats.
-    """
-    return math.log(2) - 0.5 * math.log(2 * math.pi * math.e * max(squared_error, 1e-12))
 
 
 # Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
@@ -262,7 +241,7 @@ class InfoGAN(nn.Module):
         self.discriminator = Discriminator(config.learn_variance)
         init.dcgan_(self.generator)
         init.dcgan_(self.discriminator)
-        self.ema = copy.deepcopy(self.generator)
+        self.ema = RunningAverage(self.generator, config.average)
         self.register_buffer("digit_of_category", torch.arange(CATEGORIES))
 
     @usual_torch()
@@ -329,10 +308,8 @@ class Coded(NamedTuple):
     continuous: Tensor | None = None
 
 
-def discriminator_step(
-    model: InfoGAN, optimizer: torch.optim.Optimizer, real: Coded, fake: Coded, autocast: torch.autocast
-) -> dict[str, Tensor]:
-    """min over D and Q of V(D, G) - lambda L_I. Moves the trunk and both heads; returns scalars to log.
+def discriminator_objective(model: InfoGAN, real: Coded, fake: Coded) -> tuple[Tensor, dict[str, Tensor]]:
+    """V(D, G) - lambda L_I, which D and Q minimise, and the scalars to log.
 
     With the guide, Q also maximises the same bound on the real images, for the codes that the guide read from them.
     Only `fake.x` is detached; L_I also trains the shared trunk, as in the authors' code. Eq. 6 minimises over G and Q
@@ -340,40 +317,35 @@ def discriminator_step(
     """
     config, d = model.config, model.discriminator
     plain = config.info_weight == 0
-    with autocast:
-        # Two passes, so that BatchNorm never mixes the statistics of real and generated images.
-        real_features, fake_features = d.features(real.x), d.features(fake.x.detach())
-        real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
-        q_fake = d.posterior(fake_features.detach() if plain else fake_features)
-        q_real = d.posterior(real_features) if real.c1 is not None else None
+    # Two passes, so that BatchNorm never mixes the statistics of real and generated images.
+    real_features, fake_features = d.features(real.x), d.features(fake.x.detach())
+    real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
     adversarial = discriminator_loss(real_logits, fake_logits)
-    bound, scalars = code_bound(q_fake, fake, config.continuous_weight)
+    q = d.posterior(fake_features.detach() if plain else fake_features)
+    bound, read = code_bound(q, fake, config.continuous_weight)
     loss = adversarial - (1.0 if plain else config.info_weight) * bound
-    if q_real:
-        bound, read = code_bound(q_real, real, config.continuous_weight)
-        loss = loss - config.guide_weight * bound
-        scalars |= {f"guide_{name}": value for name, value in read.items()}
-    descend(optimizer, loss)
-    return {
+    scalars = {
         "loss_d": adversarial,
         "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
         "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
-        **scalars,
+        **read,
     }
+    if real.c1 is not None:
+        bound, read = code_bound(d.posterior(real_features), real, config.continuous_weight)
+        loss = loss - config.guide_weight * bound
+        scalars |= {f"guide_{name}": value for name, value in read.items()}
+    return loss, scalars
 
 
-def generator_step(
-    model: InfoGAN, optimizer: torch.optim.Optimizer, fake: Coded, autocast: torch.autocast
-) -> dict[str, Tensor]:
-    """min over G of -E log D(G(z, c)) - lambda L_I, through D and Q. Moves G only; returns scalars to log."""
+def generator_objective(model: InfoGAN, fake: Coded) -> tuple[Tensor, dict[str, Tensor]]:
+    """-E log D(G(z, c)) - lambda L_I, which G minimises through D and Q, and the scalars to log."""
     config, d = model.config, model.discriminator
-    with autocast, frozen(d):
+    with frozen(d):
         features = d.features(fake.x)
-        logits, q = d.real_or_fake(features), d.posterior(features)
-    adversarial = generator_loss(logits)
-    bound, _ = code_bound(q, fake, config.continuous_weight)
-    descend(optimizer, adversarial - config.info_weight * bound if config.info_weight else adversarial)
-    return {"loss_g": adversarial}
+        adversarial = generator_loss(d.real_or_fake(features))
+        bound, _ = code_bound(d.posterior(features), fake, config.continuous_weight)
+    loss = adversarial - config.info_weight * bound if config.info_weight else adversarial
+    return loss, {"loss_g": adversarial}
 
 
 def code_bound(q: Posterior, coded: Coded, continuous_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -384,52 +356,41 @@ def code_bound(q: Posterior, coded: Coded, continuous_weight: float) -> tuple[Te
     return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of the optimiser down the gradient of the loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of D and Q, and of G
 
 
-class Optimizers(NamedTuple):
-    """Adam of D and Q, Adam of G, and the share () of G's newest weights in their running average."""
+def make_optimizers(model: InfoGAN) -> Optimizers:
+    config = model.config
+    return (
+        adam(model.discriminator, config.learning_rate_d, config.beta1),
+        adam(model.generator, config.learning_rate_g, config.beta1),
+    )
 
-    d: torch.optim.Optimizer
-    g: torch.optim.Optimizer
-    ema_share: Tensor
 
-    @classmethod
-    def of(cls, model: InfoGAN) -> Self:
-        config, share = model.config, torch.zeros((), device=model.digit_of_category.device)
-        d = adam(model.discriminator, config.learning_rate_d, config.beta1)
-        return cls(d, adam(model.generator, config.learning_rate_g, config.beta1), share)
-
-    def schedule(self, config: Config, updates: int, progress: float) -> None:
-        """Set both step sizes and the share for the next update. updates: how many are done; progress: out of all.
-
-        The step sizes fall to 2 % from `decay_from` on.
-        """
-        late = max(0.0, progress - config.decay_from)
-        factor = 1 - 0.98 * late / (1 - config.decay_from) if late else 1.0
-        set_learning_rate(self.d, config.learning_rate_d * factor)
-        set_learning_rate(self.g, config.learning_rate_g * factor)
-        self.ema_share.fill_(ema_share(config.average, updates))
+def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
+    """Set both step sizes for the next update, after this share of all updates: from `decay_from` on they fall evenly
+    to 2 %."""
+    late = max(0.0, progress - config.decay_from)
+    factor = 1 - 0.98 * late / (1 - config.decay_from) if late else 1.0
+    for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
+        set_learning_rate(optimizer, rate * factor)
 
 
 def update(
     model: InfoGAN, optimizers: Optimizers, real: Coded, random: torch.Generator, autocast: torch.autocast
 ) -> dict[str, Tensor]:
     """A step of D and Q, then one of G on the same generated images, then the running average."""
+    optimizer_d, optimizer_g = optimizers
     latent = draw_latent(len(real.x), model.config.noise_size, random)
     with autocast:
         fake = Coded(model.generator(latent.joined()), latent.category, latent.continuous)
-    scalars = discriminator_step(model, optimizers.d, real, fake, autocast)
-    scalars |= generator_step(model, optimizers.g, fake, autocast)
-    with torch.no_grad():  # every weight and every statistic of BatchNorm
-        for kept, new in zip(model.ema.state_dict().values(), model.generator.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, optimizers.ema_share)
-    return scalars
+        loss, scalars = discriminator_objective(model, real, fake)
+    descend(optimizer_d, loss)
+    with autocast:
+        loss, more = generator_objective(model, fake)
+    descend(optimizer_g, loss)
+    model.ema.follow(model.generator)
+    return scalars | more
 
 
 @usual_torch()
@@ -438,10 +399,10 @@ def main(config: Config) -> dict:
     with Run(config) as run:
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
-        optimizers = Optimizers.of(model)
+        optimizers = optimizer_d, optimizer_g = make_optimizers(model)
         random, latents = run.stream("training"), draw_latent(10, config.noise_size, run.stream("pictures"))
         guided = guide.Codes(run.n if config.guided else 0, run.device)
-        run.restore(model=model, optimizer_d=optimizers.d, optimizer_g=optimizers.g, random=random, guide=guided)
+        run.restore(model=model, optimizer_d=optimizer_d, optimizer_g=optimizer_g, random=random, guide=guided)
 
         figures.draw_reals(run)
         if run.step == 0:
@@ -456,10 +417,10 @@ def main(config: Config) -> dict:
         step, tables = cuda_graphed(one_update, run.device, random), None
         for _ in run.remaining_epochs():
             for batch in run.batches():
-                optimizers.schedule(config, run.updates, run.progress)
+                schedule(optimizers, config, run.progress)
                 run.add(step(batch))
             row, tables = measure(run, model)
-            run.end_epoch(row, warning=warning(run, [*run.rows, row], guided))
+            run.end_epoch(row, warnings=(failure(run, guided), metrics.collapse([*run.rows, row])))
             draw_epoch(run, model, latents)
         return report(run, model, latents, guided, tables or codes.contingencies(model, run.data))
 
@@ -467,26 +428,18 @@ def main(config: Config) -> dict:
 def read_images(run: Run, guided: guide.Codes) -> None:
     """Let the guide read the training images. Its codes become part of the checkpoint."""
     run.say("reading the images …")
-    updates = 10 if run.config.smoke else None
-    guided.take(*guide.read(run.data.train_images, run.config.seed, run.precision, updates, run.console.watched))
+    images, config = run.data.train_images, run.config
+    updates = 10 if config.smoke else None
+    guided.load_state_dict(guide.read(images, config.seed, run.precision, updates, show=run.console.watched))
     run.save()
     agree = f"read: {guided.neighbours_agree.item():.1%} are in one category with their far neighbour"
-    failed = warning(run, [], guided)
+    failed = failure(run, guided)
     run.say(f"{agree}  WARNING: {failed}" if failed else agree)
 
 
-def warning(
-    run: Run, rows: list[dict[str, float]], guided: guide.Codes, train_shares: Tensor | None = None
-) -> str | None:
-    """What is wrong with a run: the guide, or a GAN that has collapsed. None where nothing is.
-
-    train_shares: of the classes, where the last row has those of samples.
-    """
-    # The ten updates of a smoke run can't find ten kinds.
-    failed = None if run.config.smoke else guided.warning()
-    return (
-        "; ".join(filter(None, (failed, metrics.collapse(rows, train_shares, at_end=train_shares is not None)))) or None
-    )
+def failure(run: Run, guided: guide.Codes) -> str | None:
+    """How the guide failed, if it did. The ten updates of a smoke run can't find ten kinds."""
+    return None if run.config.smoke else guided.failure()
 
 
 # Measuring and drawing: the only place where labels are read ------------------------------------------------------
@@ -503,7 +456,8 @@ def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | 
     for column, source in (("info", ""), ("guide", "guide_")):
         if f"{source}c1_nll" in mean:
             row[f"{column}_c1_nats"] = math.log(CATEGORIES) - mean[f"{source}c1_nll"]
-            row |= {f"{column}_{c}_nats": gaussian_information(mean[f"{source}{c}_error"]) for c in ("c2", "c3")}
+            for code in ("c2", "c3"):
+                row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[f"{source}{code}_error"])
     tables = codes.contingencies(model, run.data)
     if tables:
         model.digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(tables.train)))
@@ -514,21 +468,14 @@ def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | 
 def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
     codes.draw_sheets(run, codes.sheets(model, latents.noise, latents.continuous))
-    if run.plot_due():
-        plots.save_curves(
-            run.folder / "curves.png",
-            run.rows,
-            run.title,
-            panels={
-                "information on c1 [nats]": ["info_c1_nats", "guide_c1_nats"],
-                "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
-                "accuracy of c1 on test images": ["accuracy"],
-                "losses [nats]": ["loss_d", "loss_g"],
-                "mean probability of being real": ["d_real", "d_fake"],
-            },
-            limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")},
-            pdf=run.epoch == run.epochs,
-        )
+    panels = {
+        "information on c1 [nats]": ["info_c1_nats", "guide_c1_nats"],
+        "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
+        "accuracy of c1 on test images": ["accuracy"],
+        "losses [nats]": ["loss_d", "loss_g"],
+        "mean probability of being real": ["d_real", "d_fake"],
+    }
+    plots.draw_curves(run, panels, limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")})
 
 
 def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, tables: codes.Tables | None) -> dict:
@@ -537,53 +484,32 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     prior = draw_latent(codes.PER_CATEGORY * CATEGORIES, config.noise_size, run.stream("measured codes"))
     factors = codes.measure(model, prior.noise, prior.continuous)
     read = {"guide_neighbours_agree": guided.neighbours_agree.item()} if config.guided else {}
-    agreement, scores, summary = {}, {}, {}
+    agreement, scores, summary, train_shares = {}, {}, {}, None
     if tables:
         agreement = codes.compare_with_labels(run, model, tables)
         scorer = SampleScorer(data, config.data_dir, run.say)
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-        noise, category, continuous = draw_latent(
-            len(data.test_images), config.noise_size, run.stream("judged samples")
-        )
-        c2, c3 = continuous.unbind(dim=1)
-        samples = model.generate(len(noise), category=category, c2=c2, c3=c3, noise=noise)
-        scores = scorer(samples, meant=model.digit_of_category[category].cpu())
-        summary = scorer.summary(scores)
+        judged = draw_latent(len(data.test_images), config.noise_size, run.stream("judged samples"))
+        c2, c3 = judged.continuous.unbind(dim=1)
+        samples = model.generate(len(c2), category=judged.category, c2=c2, c3=c3, noise=judged.noise)
+        scores = scorer(samples, meant=model.digit_of_category[judged.category].cpu())
+        summary, train_shares = scorer.summary(scores), scorer.train_shares
         if config.guided:
             table = metrics.contingency(guided.c1.long(), data.train_labels, CATEGORIES)
             read["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
     codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
+    page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {"noise": latents.noise[0].tolist()}
     usual = draw_latent(4096, config.noise_size, run.stream("explorer"))
     usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
-    about = codes.about_page(run, model, latents.noise[0], factors, agreement.get("accuracy"))
-    explorer.save_page(run.folder / "explore.html", folded(model.ema), usual.joined().cpu(), about)
-    return run.finish(
-        {
-            **agreement,
-            **{name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")},
-            "info_c1_maximum_nats": math.log(CATEGORIES),
-            **read,
-            **factors,
-            **summary,
-            "warning": warning(run, [*run.rows[:-1], last | scores], guided, tables and scorer.train_shares),
-        }
+    explorer.save_page(
+        run.folder / "explore.html", explorer.plain_layers(model.ema.network), usual.joined().cpu(), page
     )
-
-
-@torch.no_grad()
-def folded(generator: Generator) -> explorer.Layers:
-    """G in eval mode as plain layers: each BatchNorm becomes a factor and a bias of the layer before it."""
-
-    def fold(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        # The weight of a transposed convolution begins with its inputs.
-        units = (-1, 1) if isinstance(layer, nn.Linear) else (1, -1, 1, 1)
-        return layer.weight * factor.view(units), norm.bias - norm.running_mean * factor
-
-    dense1, norm1, _, dense2, norm2, _ = generator.dense
-    up1, norm3, _, up2 = generator.upsample
-    return explorer.Layers(fold(dense1, norm1), fold(dense2, norm2), fold(up1, norm3), (up2.weight, up2.bias))
+    information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
+    return run.finish(
+        {**agreement, **information, "info_c1_maximum_nats": math.log(CATEGORIES), **read, **factors, **summary},
+        warnings=(failure(run, guided), metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)),
+    )
 
 
 if __name__ == "__main__":

@@ -106,10 +106,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"].fill_(rate)
 
 
-def ema_share(average: float, updates: int) -> float:
-    """The share of the newest weights in a running average of this decay, after so many updates. The first shares are
-    large, so that the average never holds the untrained weights for long."""
-    return 1 - min(average, (1 + updates) / (10 + updates))
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of the optimiser down the gradient of the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
 def keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from common import BadInput
 from common.augment import moved, neighbours
 from common.data import to_float
-from common.device import adam, eval_mode, mixed_precision, set_learning_rate
+from common.device import adam, descend, eval_mode, mixed_precision, set_learning_rate
 from common.streams import stream, stream_seed
 
 CATEGORIES = 10
@@ -35,13 +35,9 @@ SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has faile
 
 
 class Codes(nn.Module):
-    """What the reader says of n images, as buffers: c1 (n,) uint8, and continuous (n, 2) float32 in (-1, 1) for slant
-    and thickness.
-
-    The continuous codes are ranks within the category: uniform and independent of it, as InfoGAN's prior has them.
-    `neighbours_agree` () float32 is the share of images that are in one category with their far neighbour. With n = 0
-    there is no guide.
-    """
+    """What the reader says of n images, as buffers: c1 (n,) uint8; continuous (n, 2) float32 in (-1, 1) for slant and
+    thickness, ranks within the category, so uniform and independent of it as InfoGAN's prior has them; and the share
+    `neighbours_agree` () of images that are in one category with their far neighbour. With n = 0 there is no guide."""
 
     def __init__(self, n: int, device: torch.device):
         super().__init__()
@@ -56,19 +52,13 @@ class Codes(nn.Module):
             raise BadInput("the guide's codes in checkpoint.pt are no categories")
         return bool((self.c1 != UNREAD).all())
 
-    def take(self, c1: Tensor, continuous: Tensor, neighbours_agree: Tensor) -> None:
-        """Become these codes."""
-        self.c1.copy_(c1)
-        self.continuous.copy_(continuous)
-        self.neighbours_agree.copy_(neighbours_agree)
-
     def of(self, batch: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
         """c1 (m,) int64 and the continuous codes (m, 2) of the images with these indices; nothing without a guide."""
         if not len(self.c1):
             return ()
         return self.c1.index_select(0, batch).long(), self.continuous.index_select(0, batch)
 
-    def warning(self) -> str | None:
+    def failure(self) -> str | None:
         """What shows, without a label, that the guide has failed; None where nothing does."""
         if not len(self.c1):
             return None
@@ -89,16 +79,9 @@ class Reader(nn.Module):
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 32, kernel_size=4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(64),
-            nn.LeakyReLU(0.1),
-            nn.Flatten(),
-            nn.Linear(64 * 7 * 7, 256, bias=False),
-            nn.BatchNorm1d(256),
-            nn.LeakyReLU(0.1),
+            nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.LeakyReLU(0.1)),
+            nn.Sequential(nn.Conv2d(32, 64, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.LeakyReLU(0.1)),
+            nn.Sequential(nn.Flatten(), nn.Linear(64 * 7 * 7, 256, bias=False), nn.BatchNorm1d(256), nn.LeakyReLU(0.1)),
         )
         self.category = nn.Linear(256, CATEGORIES)
         self.factors = nn.Linear(256, 2)
@@ -140,10 +123,8 @@ def train_step(
     random: torch.Generator,
     autocast: torch.autocast,
 ) -> None:
-    """One update, on a random batch of images (n, 28, 28) uint8 and their moved neighbours, of pairs (n, 5).
-
-    progress: the share of all updates that is done.
-    """
+    """One update after this share of all updates, on a random batch of images (n, 28, 28) uint8 and their moved
+    neighbours, of pairs (n, 5)."""
     batch = torch.randint(len(images), (min(BATCH_SIZE, len(images)),), generator=random, device=random.device)
     own = max(2, round(OWN * len(batch)))
     scale = torch.randint(pairs.shape[1], (len(batch),), generator=random, device=random.device)
@@ -156,15 +137,13 @@ def train_step(
     loss = -shared_information(*logits.softmax(dim=1).chunk(2), balance)
     loss = loss - FACTORS_WEIGHT * followed_factors(after[:own] - before[:own], put_in[:own])
     set_learning_rate(optimizer, LEARNING_RATE * min(1, progress / WARM_UP + 0.01, 0.02 + 1.96 * (1 - progress)))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    descend(optimizer, loss)
 
 
 def read(
     images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Train readers on images (n, 28, 28) uint8, choose one, return its codes for `Codes.take`. Same seed, same codes.
+) -> dict[str, Tensor]:
+    """Train readers on images (n, 28, 28) uint8, choose one, return the state of `Codes`. Same seed, same codes.
 
     precision: float32 or bfloat16; updates: of the reader that is chosen, by default as many as the set needs; show:
     draw a bar with the time left.
@@ -200,7 +179,7 @@ def read(
         rows = (c1 == category).nonzero().squeeze(1)
         ranks = factors[rows].argsort(dim=0, stable=True).argsort(dim=0)
         continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
-    return c1.byte(), continuous, (c1 == c1[far]).float().mean()
+    return {"c1": c1.byte(), "continuous": continuous, "neighbours_agree": (c1 == c1[far]).float().mean()}
 
 
 def said(reader: Reader, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
@@ -211,9 +190,7 @@ def said(reader: Reader, images: Tensor, autocast: torch.autocast) -> tuple[Tens
 
 
 def neighbours_share(reader: Reader, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:
-    """The information in nats that the categories of the first 5,000 images and of their neighbours (n,) share.
-
-    Unlike the share of pairs that agree, it also tells a partition into few kinds from one into ten.
-    """
+    """The information in nats that the categories of the first 5,000 images and of their neighbours (n,) share. Unlike
+    the share of pairs that agree, it also tells a partition into few kinds from one into ten."""
     pair = (said(reader, x, autocast)[0].argmax(dim=1) for x in (images[:5000], images[neighbour[:5000]]))
     return shared_information(*(F.one_hot(c1, CATEGORIES).float() for c1 in pair), balance=1.0).item()

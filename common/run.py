@@ -6,7 +6,7 @@ Training can stop after any update: checkpoint.pt holds all that is needed to go
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common import BadInput, RunFailed, Stopped, checkpoint, settings
-from common.console import Console
+from common.console import Console, joined
 from common.data import DATASETS, NAMED_SETS, load_dataset
 from common.device import choose_device, choose_precision, mixed_precision
 from common.files import numbered_folder, read_numbers, remove_partial, write_csv, write_json
@@ -179,18 +179,20 @@ class Run(Progress):
         self._check_finite(self._sums | checkpoint.flat(self._parts))
         return super().means()
 
-    def end_epoch(self, measured: dict[str, float], hidden: tuple[str, ...] = (), warning: str | None = None) -> None:
-        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line without `hidden`."""
+    def end_epoch(
+        self, measured: dict[str, float], hidden: Sequence[str] = (), warnings: Sequence[str | None] = ()
+    ) -> None:
+        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line, without `hidden`."""
         now = time.perf_counter()
         self.next_epoch({"seconds": now - self._since, "images_per_second": self._images / self._seconds, **measured})
         self._since, self._images = now, 0
         write_csv(self.folder / "metrics.csv", self.rows)
         self.save()
-        self.console.say_epoch(self.rows[-1], self.epochs, hidden, warning)
+        self.console.say_epoch(self.rows[-1], self.epochs, hidden, joined(warnings))
 
-    def finish(self, numbers: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, numbers: dict[str, Any], warnings: Sequence[str | None] = ()) -> dict[str, Any]:
         """Write report.json, print the scorecard and the folder, and return the numbers."""
-        numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers}
+        numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers, "warning": joined(warnings)}
         numbers["seconds"] = sum(row["seconds"] for row in self.rows)
         write_json(self.folder / "report.json", numbers)
         self.console.say_scorecard(f"{self.title}, after {self.epoch} epochs", numbers)

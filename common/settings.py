@@ -42,7 +42,18 @@ class Settings:
     smoke: bool = False  # a complete run in seconds on a few drawn digits, to check an installation
 
     SCRIPT: ClassVar[str]  # the name of its run folders; it stays when the file is copied
-    LIMITS: ClassVar = {"epochs": (1, 100_000), "batch_size": (2, 1_000_000), "seed": (0, 2**32 - 1)}
+    LIMITS: ClassVar = {
+        "epochs": (1, 100_000),
+        "batch_size": (2, 1_000_000),
+        "seed": (0, 2**32 - 1),
+        # of both GANs
+        "noise_size": (1, 4096),
+        "learning_rate_d": (0, 1),
+        "learning_rate_g": (0, 1),
+        "decay_from": (0, 1),
+        "beta1": (0, 0.9999),
+        "average": (0, 0.99999),
+    }
     PRESETS: ClassVar = {"smoke": {"epochs": 2, "batch_size": 64, "dataset": "drawn"}}
 
     def __post_init__(self):

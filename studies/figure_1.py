@@ -47,15 +47,15 @@ def trained(config: infogan.Config, images: Tensor) -> Points:
     images = images.to(device)
     torch.manual_seed(stream_seed(config.seed, "weights"))
     model = infogan.InfoGAN(config).to(device, memory_format=torch.channels_last)
-    optimizers, random = infogan.Optimizers.of(model), stream(config.seed, "training", device=device)
+    optimizers, random = infogan.make_optimizers(model), stream(config.seed, "training", device=device)
     guided = guide.Codes(len(images) if config.guided else 0, device)
     if config.guided:
-        guided.take(*guide.read(images, config.seed, precision))
+        guided.load_state_dict(guide.read(images, config.seed, precision))
     orders = [epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs)]
     batches = [batch.to(device) for order in orders for batch in order.split(config.batch_size)]
     points = []
     for updates, batch in enumerate(batches):
-        optimizers.schedule(config, updates, updates / len(batches))
+        infogan.schedule(optimizers, config, updates / len(batches))
         real = infogan.Coded(to_float(images.index_select(0, batch)), *guided.of(batch))
         seen = infogan.update(model, optimizers, real, random, autocast)
         if updates % EVERY == 0:

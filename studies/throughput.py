@@ -209,11 +209,10 @@ def script_side(
         return model, lambda reals: autoencoder.update(model, optimizer, reals.flatten(1), autocast)
     if script == "gan_mlp":
         model = gan_mlp.GAN(gan_mlp.Config(**fields))
-        optimizers = gan_mlp.Optimizers.of(model)
+        optimizers = gan_mlp.make_optimizers(model)
         return model, lambda reals: gan_mlp.update(model, optimizers, reals, random, autocast)
     model = infogan.InfoGAN(infogan.Config(**fields)).to(memory_format=torch.channels_last)
-    optimizers = infogan.Optimizers.of(model)
-    optimizers.ema_share.fill_(1 - model.config.average)
+    optimizers = infogan.make_optimizers(model)
     return model, lambda reals: infogan.update(model, optimizers, infogan.Coded(reals), random, autocast)
 
 

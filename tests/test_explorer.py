@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.look import codes, explorer
-from infogan import Config, InfoGAN, Latent, draw_latent, folded
+from infogan import Config, InfoGAN, Latent, draw_latent
 from tests.browser import Page, chromium, find_chromium, wait_for
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -41,7 +40,7 @@ def model() -> InfoGAN:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.5, 0.5)
         pictures = model.ema.train()(draw_latent(500, 62, seeded(7)).joined())
-        model.ema.upsample[3].weight.mul_(1.2 / pictures.logit().std())
+        model.ema.network.upsample[3].weight.mul_(1.2 / pictures.logit().std())
     return model.eval()
 
 
@@ -49,9 +48,8 @@ def model() -> InfoGAN:
 def test_folded_layers_draw_what_the_generator_draws_and_leave_it_alone(model):
     before = {name: value.clone() for name, value in model.ema.state_dict().items()}
     latent = draw_latent(20, 62, seeded(1)).joined()
-    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = folded(model.ema)
-    small = F.linear(F.linear(latent, w1, b1).relu(), w2, b2).relu().view(-1, 7, 7, 128).permute(0, 3, 1, 2)
-    logits = F.conv_transpose2d(F.conv_transpose2d(small, w3, b3, 2, 1).relu(), w4, b4, 2, 1)
+    dense1, dense2, up1, up2 = explorer.plain_layers(model.ema.network)
+    logits = up2(up1(dense2(dense1(latent).relu()).relu().view(-1, 7, 7, 128).permute(0, 3, 1, 2)).relu())
     expected = model.ema(latent)
     assert expected.std() > 0.1
     torch.testing.assert_close(logits.sigmoid(), expected, rtol=0, atol=1e-4)
@@ -94,8 +92,7 @@ def test_bytes_become_characters_that_html_leaves_alone():
 
 
 def test_the_same_layers_give_the_same_bytes(tmp_path):
-    shapes = (64, 74), (49 * 32, 64), (32, 16, 4, 4), (16, 1, 4, 4)
-    layers = [(torch.randn(shape), torch.randn(n)) for shape, n in zip(shapes, (64, 49 * 32, 16, 1), strict=True)]
+    layers = nn.Linear(74, 64), nn.Linear(64, 49 * 32), nn.ConvTranspose2d(32, 16, 4), nn.ConvTranspose2d(16, 1, 4)
     for name in "ab":
         explorer.save_page(tmp_path / name, explorer.Layers(*layers), torch.ones(9, 74), {})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -109,7 +106,8 @@ def page(model, tmp_path_factory) -> Path:
     run = SimpleNamespace(title=TITLE, epoch=2, data=SimpleNamespace(classes=CLASSES))
     numbers = {f"{code}_{factor}_rank_correlation": 0.3 for code in ("c2", "c3") for factor in codes.FACTORS}
     numbers["c2_slant_rank_correlation"] = numbers["c3_thickness_rank_correlation"] = -0.95
-    explorer.save_page(path, folded(model.ema), latents, codes.about_page(run, model, FIRST_NOISE, numbers, 0.5))
+    about = codes.about_page(run, model, numbers, 0.5) | {"noise": FIRST_NOISE.tolist()}
+    explorer.save_page(path, explorer.plain_layers(model.ema.network), latents, about)
     return path
 
 

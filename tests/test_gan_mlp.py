@@ -11,10 +11,11 @@ from torch.autograd.functional import jacobian
 import gan_mlp
 from common import run as run_module
 from common.data import drawn
+from common.device import descend
 from common.look.scorer import SampleScorer
 from common.run import Run
 from common.streams import stream_seed
-from gan_mlp import GAN, Config, Optimizers, discriminator_loss, generator_loss
+from gan_mlp import GAN, Config, discriminator_loss, generator_loss
 from tests.helpers import FLOAT32, make_quick, moved, parameter_names, tensors
 
 SMALL = Config(widths_g=(32, 48), widths_d=(48, 32), dataset="drawn", device="cpu", epochs=2, batch_size=64)
@@ -53,47 +54,37 @@ def test_widths_batchnorm_and_leak_are_fields():
     assert 0 <= images.min() <= images.max() <= 1
 
 
-@pytest.mark.parametrize("moving", ["discriminator", "generator"])
-def test_a_step_moves_its_own_network_alone(moving):
-    model = untrained()
-    fakes = model.generator(torch.randn(16, 100))
-    optimizers, before = Optimizers.of(model), tensors(model)
-    if moving == "discriminator":
-        gan_mlp.discriminator_step(model, optimizers.d, REALS, fakes, FLOAT32)
-    else:
-        gan_mlp.generator_step(model, optimizers.g, fakes, FLOAT32)
-    names = {name for name in parameter_names(model) if name.startswith(moving)}
-    assert moved(model, before) == names
-    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == names
-    assert all(weight.requires_grad for weight in model.parameters())
-
-
 def test_an_update_shows_both_players_the_same_shifted_images_and_moves_everything(monkeypatch):
     model, reach, seen = untrained(), [], []
     monkeypatch.setattr(gan_mlp, "shifted", lambda x, shift, _: reach.append(shift) or x.roll(1, dims=-1))
     model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     before = tensors(model)
-    optimizers = Optimizers.of(model)
-    optimizers.schedule(SMALL, 1, 0.5)
+    optimizers = gan_mlp.make_optimizers(model)
     scalars = gan_mlp.update(model, optimizers, REALS, torch.Generator().manual_seed(0), FLOAT32)
     assert (scalars.keys(), reach) == ({"loss_d", "loss_g", "d_real", "d_fake"}, [1, 1])
     assert torch.equal(seen[0], torch.cat((REALS.roll(1, dims=-1), seen[1])))
     assert moved(model, before) >= parameter_names(model)
 
 
-def test_average_of_weights_at_known_values_and_statistics_of_what_its_layers_really_get():
+@pytest.mark.parametrize(("moving", "still"), [(0, "generator."), (1, "discriminator.")])
+def test_a_step_moves_its_own_network_alone(monkeypatch, moving, still):
     model = untrained()
-    model.ema.layers[0].weight.data *= 7
+    optimizers, before = gan_mlp.make_optimizers(model), tensors(model)
+    own = optimizers[moving]
+    monkeypatch.setattr(gan_mlp, "descend", lambda optimizer, loss: optimizer is own and descend(optimizer, loss))
+    gan_mlp.update(model, optimizers, REALS, torch.Generator().manual_seed(0), FLOAT32)
+    networks = {name for name in moved(model, before) & parameter_names(model) if not name.startswith("ema.")}
+    assert networks == {name for name in parameter_names(model) if not name.startswith(("ema.", still))}
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == networks
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_batchnorm_of_the_average_has_statistics_of_what_its_layers_really_get():
+    model = untrained()
+    model.ema.network.layers[0].weight.data *= 7
     gan_mlp.refresh_batchnorm(model, torch.Generator().manual_seed(0))
-    out = model.ema.eval().layers[:2](torch.randn(20_000, SMALL.noise_size))
+    out = model.ema.eval().network.layers[:2](torch.randn(20_000, SMALL.noise_size))
     assert max(out.mean(dim=0).abs().max(), (out.std(dim=0) - 1).abs().max()) < 0.06
-    for weight, mean in zip(model.generator.parameters(), model.ema.parameters(), strict=True):
-        weight.data.fill_(1.0)
-        mean.data.fill_(0.0)
-    for _ in range(2):
-        gan_mlp.average_weights(model, torch.tensor(0.1))
-    assert all(weight.allclose(torch.tensor(0.19)) for weight in model.ema.parameters())
-    assert all(weight.eq(1).all() for weight in model.generator.parameters())
 
 
 FALLS = {0.5: [1, 1, 0.5, 0], 0.0: [1, 0.5, 0.25, 0], 0.9: [1, 1, 1, 0]}
@@ -101,20 +92,17 @@ FALLS = {0.5: [1, 1, 0.5, 0], 0.0: [1, 0.5, 0.25, 0], 0.9: [1, 1, 1, 0]}
 
 @pytest.mark.parametrize(("decay_from", "factors"), FALLS.items())
 def test_step_sizes_fall_evenly_to_0_from_where_they_are_told(decay_from, factors):
-    optimizers, config = Optimizers.of(untrained()), Config(decay_from=decay_from)
+    optimizers, config = gan_mlp.make_optimizers(untrained()), Config(decay_from=decay_from)
     for progress, factor in zip((0.0, 0.5, 0.75, 1.0), factors, strict=True):
-        optimizers.schedule(config, 10, progress)
-        rates = [optimizer.param_groups[0]["lr"].item() for optimizer in (optimizers.d, optimizers.g)]
+        gan_mlp.schedule(optimizers, config, progress)
+        rates = [optimizer.param_groups[0]["lr"].item() for optimizer in optimizers]
         assert rates == pytest.approx([4e-4 * factor, 1e-3 * factor])
-    assert optimizers.ema_share.item() == pytest.approx(9 / 20)  # untrained weights do not last in the average
 
 
 def test_load_draws_by_the_average(tiny, out, monkeypatch):
     make_quick(monkeypatch, tiny)
     run, trained = Run(dataclasses.replace(SMALL, out=out)), untrained()
-    optimizers = Optimizers.of(trained)
-    optimizers.schedule(SMALL, 1, 0.5)
-    gan_mlp.update(trained, optimizers, REALS, torch.Generator().manual_seed(0), FLOAT32)
+    gan_mlp.update(trained, gan_mlp.make_optimizers(trained), REALS, torch.Generator().manual_seed(0), FLOAT32)
     run.restore(model=trained)  # writes it, as that of a new run
     model = gan_mlp.load(run.folder)
     noise, before, images = torch.randn(2, 100), tensors(model), model.generate(5, seed=3)

@@ -120,17 +120,17 @@ HUNDRED = IMAGES.train_images[:100]
 
 def codes_of(c1: torch.Tensor, continuous: torch.Tensor, agree: float = 0.9) -> guide.Codes:
     codes = guide.Codes(len(c1), CPU)
-    codes.take(c1, continuous, torch.as_tensor(agree))
+    codes.load_state_dict({"c1": c1, "continuous": continuous, "neighbours_agree": torch.as_tensor(agree)})
     return codes
 
 
 @pytest.fixture(scope="module")
-def read() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def read() -> dict[str, torch.Tensor]:
     return guide.read(HUNDRED, seed=1, updates=6)
 
 
 def test_codes_are_a_kind_and_two_ranks_within_it(read):
-    c1, continuous, agree = read
+    c1, continuous, agree = read.values()
     assert (c1.dtype, continuous.dtype, agree.dtype) == (torch.uint8, torch.float32, torch.float32)
     assert (c1.shape, continuous.shape, agree.shape) == ((100,), (100, 2), ())
     assert (c1.max() <= 9, c1.unique().numel() > 1) == (True, True)
@@ -145,11 +145,11 @@ def test_the_seed_alone_decides_the_codes(read):
     before = torch.get_rng_state()
     again, other = (guide.read(HUNDRED, seed, updates=6) for seed in (1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(map(torch.equal, read, again))
-    assert not torch.equal(read[1], other[1])
+    assert all(torch.equal(read[name], value) for name, value in again.items())
+    assert not torch.equal(read["continuous"], other["continuous"])
     assert set(inspect.signature(guide.read).parameters) == {"images", "seed", "precision", "updates", "show"}
     three = IMAGES.train_images[IMAGES.train_labels < 3][:100]  # fewer kinds than categories
-    assert codes_of(*guide.read(three, seed=0, updates=6)).known
+    assert codes_of(*guide.read(three, seed=0, updates=6).values()).known
 
 
 @pytest.mark.parametrize("kinds", [1, 8, 10])
@@ -169,7 +169,7 @@ def test_the_codes_are_what_the_reader_says_whose_neighbours_share_most(monkeypa
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.stack((number, number, number, number, far), dim=1))
     monkeypatch.setattr(guide, "neighbours_share", lambda reader, *_: (asked.append(reader), next(shares))[1])
     monkeypatch.setattr(guide, "said", lambda reader, *_: (asked.append(reader), says)[1])
-    c1, continuous, agree = guide.read(HUNDRED, seed=0, updates=3)
+    c1, continuous, agree = guide.read(HUNDRED, seed=0, updates=3).values()
     assert (len(asked), asked[3] is asked[1]) == (4, True)
     assert torch.equal(c1, (number % 10).byte())
     assert agree.item() == pytest.approx(0.7)
@@ -197,24 +197,24 @@ FAILED += [(19, 0.95, "smallest category has 1.9% of"), (0, 0.95, "smallest cate
 def test_what_shows_that_the_guide_failed(smallest, agree, said):
     c1 = torch.arange(1000, dtype=torch.uint8) % 10
     c1[(c1 == 3).nonzero()[smallest:]] = 4
-    warning = codes_of(c1, torch.zeros(1000, 2), agree).warning()
-    assert warning is None if said is None else said in warning
+    failure = codes_of(c1, torch.zeros(1000, 2), agree).failure()
+    assert failure is None if said is None else said in failure
 
 
 def test_codes_are_unread_until_they_are_taken_and_others_than_categories_are_bad_input(read):
     codes, batch = guide.Codes(100, CPU), torch.tensor([7, 3, 3])
     buffers = dict(codes.named_buffers())
     assert not codes.known
-    codes.take(*read)
+    codes.load_state_dict(read)
     assert codes.known
     assert all(codes.get_buffer(name) is buffer for name, buffer in buffers.items())  # a CUDA graph reads them there
-    assert all(map(torch.equal, buffers.values(), read))
+    assert all(torch.equal(buffers[name], value) for name, value in read.items())
     for number in (10, 254, guide.UNREAD):
         codes.c1[9] = number
         with pytest.raises(BadInput, match="no categories"):
             _ = codes.known
     c1, continuous = codes.of(batch)
-    assert (c1.dtype, c1.tolist()) == (torch.int64, read[0][batch].tolist())
-    assert torch.equal(continuous, read[1][batch])
+    assert (c1.dtype, c1.tolist()) == (torch.int64, read["c1"][batch].tolist())
+    assert torch.equal(continuous, read["continuous"][batch])
     none = guide.Codes(0, CPU)  # no guide
-    assert (none.known, none.of(batch), none.warning()) == (True, (), None)
+    assert (none.known, none.of(batch), none.failure()) == (True, (), None)

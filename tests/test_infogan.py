@@ -23,10 +23,10 @@ import infogan
 from common import guide, init
 from common.cli import parse
 from common.data import drawn
-from common.device import adam
-from common.look import codes, figures, plots
+from common.device import adam, descend
+from common.look import codes, figures, metrics, plots
 from common.streams import stream, stream_seed
-from infogan import Coded, Config, Discriminator, Generator, InfoGAN, Optimizers, draw_latent
+from infogan import Coded, Config, Discriminator, Generator, InfoGAN, draw_latent
 from tests.helpers import (
     FLOAT32,
     make_quick,
@@ -70,7 +70,7 @@ KNOWN = {
     "some of c2 and c3": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 1.0), 0.75),
     "weighed down": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 0.1), 0.075),
     "weighed by nothing": (lambda: information(0.0, [9.0, -9.0], 0.0), LN_10),
-    "the prior alone of c2": (lambda: torch.tensor(infogan.gaussian_information(1 / 3)), -0.176485),
+    "the prior alone of c2": (lambda: torch.tensor(metrics.gaussian_information(1 / 3)), -0.176485),
 }
 
 
@@ -92,11 +92,11 @@ def test_gaussian_nll_is_that_of_torch_distributions():
 
 @pytest.mark.parametrize("squared_error", [1e-3, 0.05, 1 / 3, 1.0])
 def test_gaussian_information_is_that_of_the_best_normal(squared_error):
-    sigma, best = squared_error**0.5, infogan.gaussian_information(squared_error)
+    sigma, best = squared_error**0.5, metrics.gaussian_information(squared_error)
     errors = torch.tensor([-sigma, sigma], dtype=torch.float64)
     exact, *others = (LN_2 + Normal(0.0, k * sigma).log_prob(errors).mean().item() for k in (1, 0.5, 0.95, 1.05, 2))
     assert best == pytest.approx(exact)
-    assert max(others) < best < infogan.gaussian_information(0.0) < math.inf
+    assert max(others) < best < metrics.gaussian_information(0.0) < math.inf
 
 
 # Networks ---------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_first_weights_are_normal_0_002_and_gains_normal_1_002_and_the_average_b
             expected = 1.0 if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) else 0.0, 0.02
             assert found == pytest.approx(expected, abs=5 * 0.02 / layer.weight.numel() ** 0.5), name
             assert layer.bias is None or layer.bias.eq(0).all(), name
-    assert moved(model.ema, tensors(model.generator)) == set()
+    assert moved(model.ema.network, tensors(model.generator)) == set()
 
 
 UNKNOWN = [nn.PReLU(), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.Embedding(10, 4), nn.GRU(4, 4), nn.Conv1d(1, 1, 3)]
@@ -177,6 +177,7 @@ def test_init_refuses_a_layer_it_has_no_recipe_for_and_skips_those_without_param
 
 BATCH = 16
 READ = torch.arange(BATCH) % 10, torch.linspace(-0.9, 0.9, 2 * BATCH).view(2, BATCH).T  # as the guide reads reals
+NEVER_AVERAGED = {f"{norm}.num_batches_tracked" for norm in ("dense.1", "dense.4", "upsample.1")}
 COUNTED = "discriminator.head_q.1.num_batches_tracked"
 GUIDED = {"guide_c1_nll", "guide_c2_error", "guide_c3_error"}
 
@@ -187,17 +188,21 @@ class Trial:
     def __init__(self, read: tuple = (), **fields: object):
         torch.manual_seed(0)
         self.model = InfoGAN(Config(**{"learning_rate_d": 1e-3} | fields))
-        self.optimizers, self.latent = Optimizers.of(self.model), draw_latent(BATCH, 62, seeded(1))
+        self.optimizers, self.latent = infogan.make_optimizers(self.model), draw_latent(BATCH, 62, seeded(1))
         self.real = Coded(torch.rand(BATCH, 1, 28, 28), *read)
 
     def fake(self) -> Coded:
         return Coded(self.model.generator(self.latent.joined()), self.latent.category, self.latent.continuous)
 
     def d(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
-        return infogan.discriminator_step(self.model, self.optimizers.d, self.real, fake or self.fake(), FLOAT32)
+        loss, scalars = infogan.discriminator_objective(self.model, self.real, fake or self.fake())
+        descend(self.optimizers[0], loss)
+        return scalars
 
     def g(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
-        return infogan.generator_step(self.model, self.optimizers.g, fake or self.fake(), FLOAT32)
+        loss, scalars = infogan.generator_objective(self.model, fake or self.fake())
+        descend(self.optimizers[1], loss)
+        return scalars
 
 
 MODES = [((), {}), (READ, {}), (READ, {"learn_variance": True}), ((), {"info_weight": 0.0})]
@@ -266,31 +271,24 @@ def test_plain_gan_updates_generator_trunk_and_d_whatever_q_is():
     assert differ == {name for name in tensors(usual.model) if name.startswith("discriminator.head_q.")} - {COUNTED}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_an_update_mixes_every_weight_and_statistic_of_g_as_it_then_is_into_the_average(share):
-    trial = Trial(READ)
-    for value in trial.model.ema.state_dict().values():
-        value.fill_(8)
-    trial.optimizers.ema_share.fill_(share)
+def test_an_update_moves_g_and_then_mixes_it_into_the_average():
+    trial = Trial(READ, average=0.0)
     before = tensors(trial.model.generator)
     infogan.update(trial.model, trial.optimizers, trial.real, seeded(), FLOAT32)
     assert moved(trial.model.generator, before) == set(before)
-    for name, new in tensors(trial.model.generator).items():
-        mixed = 8 + share * (new - 8) if new.is_floating_point() else torch.tensor(8)
-        torch.testing.assert_close(trial.model.ema.state_dict()[name], mixed, msg=name)
+    assert moved(trial.model.ema.network, tensors(trial.model.generator)) == NEVER_AVERAGED
 
 
-SCHEDULES = [(0.4, [1, 1, 1, 0.51, 0.02], 0.999, 0, 0.9), (0.0, [1, 0.804, 0.608, 0.314, 0.02], 0.999, 8, 0.5)]
-SCHEDULES += [(1.0, [1, 1, 1, 1, 1], 0.9, 999, 0.1), (1.0, [1, 1, 1, 1, 1], 0.0, 8, 1)]
+SCHEDULES = {0.4: [1, 1, 1, 0.51, 0.02], 0.0: [1, 0.804, 0.608, 0.314, 0.02], 1.0: [1, 1, 1, 1, 1]}
 
 
-@pytest.mark.parametrize(("decay_from", "factors", "average", "updates", "share"), SCHEDULES)
-def test_step_sizes_fall_to_2_percent_and_first_shares_are_large(decay_from, factors, average, updates, share):
-    optimizers = Optimizers(adam(nn.Linear(1, 1), 1.0), adam(nn.Linear(1, 1), 1.0), torch.zeros(()))
+@pytest.mark.parametrize(("decay_from", "factors"), SCHEDULES.items())
+def test_step_sizes_fall_to_2_percent(decay_from, factors):
+    optimizers = adam(nn.Linear(1, 1), 1.0), adam(nn.Linear(1, 1), 1.0)
     for progress, factor in zip((0.0, 0.2, 0.4, 0.7, 1.0), factors, strict=True):
-        optimizers.schedule(Config(decay_from=decay_from, average=average), updates, progress)
-        rates = [optimizer.param_groups[0]["lr"].item() for optimizer in optimizers[:2]]
-        assert [*rates, optimizers.ema_share.item()] == pytest.approx([8e-4 * factor, 1e-3 * factor, share])
+        infogan.schedule(optimizers, Config(decay_from=decay_from), progress)
+        rates = [optimizer.param_groups[0]["lr"].item() for optimizer in optimizers]
+        assert rates == pytest.approx([8e-4 * factor, 1e-3 * factor])
 
 
 def test_pictures_and_measurements_move_nothing_and_restore_the_mode(monkeypatch, tiny):
@@ -389,7 +387,7 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_r
         assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
     content = stored(folder, "checkpoint.pt")
     assert len(content["guide.c1"]) == (128 if config.guided else 0)
-    ema, last = (content[f"model.{network}.dense.0.weight"] for network in ("ema", "generator"))
+    ema, last = (content[f"model.{network}.dense.0.weight"] for network in ("ema.network", "generator"))
     assert torch.equal(ema, last) == (config.average == 0)
 
 

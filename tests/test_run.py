@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from common import BadInput, RunFailed, Stopped
-from common.device import adam
+from common.device import adam, descend
 from common.files import read_json, write_json
 from common.progress import TIME_COLUMNS
 from common.run import PLOT_EVERY, Run
@@ -84,12 +84,10 @@ def train(monkeypatch, tiny, out):
             for _ in run.remaining_epochs():
                 for batch in run.batches():
                     loss = model(torch.randn(len(batch), 2, generator=random)).square().mean() + torch.rand(())
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
+                    descend(optimizer, loss)
                     run.add({"loss": loss, "size": torch.tensor(len(batch))})
                     do(run)
-                run.end_epoch(run.means(), hidden=("size",), warning="odd" if run.epoch else None)
+                run.end_epoch(run.means(), hidden=("size",), warnings=(None, "odd" if run.epoch else None))
                 look(run)
             run.finish({"note": None, "score": 0.5})
             return run

@@ -155,10 +155,8 @@ def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str,
     }
 
 
-def about_page(
-    run: Run, model: nn.Module, noise: Tensor, numbers: dict[str, float], accuracy: float | None
-) -> dict[str, Any]:
-    """What explore.html says and starts from, for `explorer.save_page`. noise: (noise_size,) of the first view."""
+def about_page(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: float | None) -> dict[str, Any]:
+    """What explore.html says, for `explorer.save_page`."""
     sliders = []
     for code in ("c2", "c3"):
         found = [f"{factor} {numbers[f'{code}_{factor}_rank_correlation']:+.2f}" for factor in FACTORS]
@@ -171,5 +169,4 @@ def about_page(
         "kind": "digit" if run.data.classes == DIGITS else "class",
         "picks": list(map(list, zip(row_names(run.data), model.digit_of_category.argsort().tolist(), strict=True))),
         "codes": sliders,
-        "noise": noise.tolist(),
     }

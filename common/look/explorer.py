@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from common.device import eval_mode
 from common.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
@@ -27,16 +29,25 @@ LARGEST = {"dense1": 2**15 - 1, "dense2": 255, "up1": 4095, "up2": 4095}  # weig
 class Layers(NamedTuple):
     """A generator in eval mode, BatchNorm folded in: ReLU after each layer but the last, a sigmoid after that.
 
-    Each is a pair of weight and bias: dense1 (h, l) and (h,), from the latent; dense2 (7 * 7 * c, h) and (7 * 7 * c,),
-    an image of 7×7 with the channels last; up1 (c, d, 4, 4) and (d,), up2 (d, 1, 4, 4) and (1,), which double the side
-    as a transposed convolution with stride 2 and padding 1 does. h, c and d are even, 7 * 7 * c and 16 * d multiples of
-    32, h a multiple of 8.
+    Weights and biases: dense1 (h, l) and (h,), from the latent; dense2 (7 * 7 * c, h) and (7 * 7 * c,), an image of 7×7
+    with the channels last; up1 (c, d, 4, 4) and (d,), up2 (d, 1, 4, 4) and (1,), which double the side with stride 2
+    and padding 1. h, c and d are even, 7 * 7 * c and 16 * d multiples of 32, h a multiple of 8.
     """
 
-    dense1: tuple[Tensor, Tensor]
-    dense2: tuple[Tensor, Tensor]
-    up1: tuple[Tensor, Tensor]
-    up2: tuple[Tensor, Tensor]
+    dense1: nn.Linear
+    dense2: nn.Linear
+    up1: nn.ConvTranspose2d
+    up2: nn.ConvTranspose2d
+
+
+def plain_layers(generator: nn.Module) -> Layers:
+    """A generator as plain layers. Its parts: `dense` of Linear, BatchNorm, ReLU, twice; `upsample` of ConvTranspose2d,
+    BatchNorm, ReLU, ConvTranspose2d."""
+    with eval_mode(generator):
+        dense1, norm1, _, dense2, norm2, _ = generator.dense
+        up1, norm3, _, up2 = generator.upsample
+        dense = (fuse_linear_bn_eval(layer, norm) for layer, norm in ((dense1, norm1), (dense2, norm2)))
+        return Layers(*dense, fuse_conv_bn_eval(up1, norm3, transpose=True), up2)
 
 
 def save_page(path: Path, layers: Layers, latents: Tensor, about: dict[str, Any]) -> None:
@@ -47,7 +58,7 @@ def save_page(path: Path, layers: Layers, latents: Tensor, about: dict[str, Any]
     (two of {`name`, `does`, `note`}), `noise` (the numbers of the first view).
     """
     packed, limits = packed_layers(layers, latents)
-    sizes = {"hidden": layers.dense2[0].shape[1], "channels": list(layers.up1[0].shape[:2])}
+    sizes = {"hidden": layers.dense2.in_features, "channels": list(layers.up1.weight.shape[:2])}
     texts = json.dumps(about | sizes | {"limits": limits, "bytes": len(packed)}, allow_nan=False)
     page = TEMPLATE.read_text(encoding="utf-8")
     page = page.replace("{{about}}", texts.replace("<", "\\u003c")).replace("{{weights}}", as_text(packed))
@@ -62,8 +73,8 @@ def packed_layers(layers: Layers, latents: Tensor) -> tuple[bytes, dict[str, int
 
     Also the largest input of each layer with which no sum leaves 32 bits.
     """
-    weights = {name: weight.float().cpu() for name, (weight, _) in layers._asdict().items()}
-    biases = {name: bias.float().cpu() for name, (_, bias) in layers._asdict().items()}
+    weights = {name: layer.weight.float().cpu() for name, layer in layers._asdict().items()}
+    biases = {name: layer.bias.float().cpu() for name, layer in layers._asdict().items()}
     # A transposed convolution is a dense layer from a pixel to the 4×4 pixels around it: (channel, y, x) each.
     for name in ("up1", "up2"):
         weights[name] = weights[name].transpose(0, 1).flatten(1)

@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
 from common.fonts import families, load_matplotlib
+from common.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,6 +97,12 @@ def save_curves(
             axes.legend(fontsize=7, frameon=False)
         figure.suptitle(title, fontsize=11)
         save_figure(path, figure, pdf)
+
+
+def draw_curves(run: Run, panels: Mapping[str, Sequence[str]], **how: Any) -> None:
+    """curves.png of the epochs that are complete, unless it was drawn a moment ago. how: as of `save_curves`."""
+    if run.plot_due():
+        save_curves(run.folder / "curves.png", run.rows, run.title, panels, pdf=run.epoch == run.epochs, **how)
 
 
 def logarithmic_axis(axes: "Axes") -> None:
