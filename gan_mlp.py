@@ -46,7 +46,7 @@ class Config(Settings):
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
     shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
     # optimisation
-    epochs: int = 40  # passes over the training images [measured: see README]
+    epochs: int = 40  # passes over the training images; 40 become more on fewer than 20,000 [measured: see README]
     batch_size: int = 128  # images per update [DCGAN]
     learning_rate_d: float = 4e-4  # Adam step size of D [measured: see README]
     learning_rate_g: float = 1e-3  # Adam step size of G [measured: see README]

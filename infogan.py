@@ -48,7 +48,7 @@ class Config(Settings):
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images [measured with a prototype]
+    epochs: int = 3  # passes over the training images; 3 become more on fewer than 20,000 [measured with a prototype]
     batch_size: int = 128  # images per update [authors' code]
     learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured with a prototype]
     learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]

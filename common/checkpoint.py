@@ -5,6 +5,7 @@ A checkpoint is one flat dictionary of tensors and numbers, each under a name of
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from common import BadInput
 from common.device import usual_torch
-from common.files import atomic_write
+from common.files import atomic_write, read_json
 from common.settings import Settings, read_config, run_folder
 
-FORMAT = 2  # of checkpoint.pt
+FORMAT = 3  # of checkpoint.pt
 MOMENTS = {torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}
 
 Content = dict[str, Any]
@@ -168,4 +169,14 @@ def load_model(folder: str | Path, config_class: type[Settings], model_class: ty
     with torch.device("meta"):  # shapes without memory: the file must fit before anything is made from it
         model = model_class(config)
     read_module(run_folder(folder) / "checkpoint.pt", "model", model)
+    report = run_folder(folder) / "report.json"
+    model.extra_repr = partial(told, read_json(report) if report.exists() else {"dataset": config.dataset})
     return model.eval()
+
+
+def told(report: Mapping[str, Any]) -> str:
+    """What the repr of a loaded model says of it: what it was trained on, and how good it is."""
+    first = ("dataset", "epochs", "accuracy", "frechet_over_floor", "ratio")
+    correlations = (name for name in report if name.endswith("rank_correlation"))
+    shown = [(name, report[name]) for name in (*first, *correlations) if report.get(name) is not None]
+    return ", ".join(f"{name}={value:.3g}" if type(value) is float else f"{name}={value}" for name, value in shown)

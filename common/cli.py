@@ -1,6 +1,7 @@
 """The command line: a flag for every field of a Config, `--help` from its comments, an exit status for every end."""
 
 import argparse
+import ast
 import dataclasses
 import difflib
 import inspect
@@ -89,10 +90,10 @@ def parse(config_class: type[C], arguments: Sequence[str]) -> C:
 
 def parser_of(config_class: type[Settings]) -> Parser:
     """The flags of a Config in the groups of its source, each with its comment and its default."""
-    module = sys.modules[config_class.__module__]
+    tree = ast.parse(source_of(config_class))
     parser = Parser(
         usage="python %(prog)s [--flag value …]",
-        description=(module.__doc__ or "").partition("\n")[0],
+        description=(ast.get_docstring(tree) or "").partition("\n")[0],
         epilog="Sources stand in brackets. What is not given has the value in parentheses.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -108,6 +109,12 @@ def parser_of(config_class: type[Settings]) -> Parser:
     return parser
 
 
+def source_of(config_class: type[Settings]) -> str:
+    """The text of the file that defines a Config. Under a profiler, `__main__` is the profiler and not the script."""
+    script = config_class.__module__ == "__main__"
+    return Path(sys.argv[0] if script else inspect.getfile(config_class)).read_text(encoding="utf-8")
+
+
 def initials(name: str) -> str:
     """What a flag may be called for short: "lrg" for --learning-rate-g."""
     return "".join(word[0] for word in name.lstrip("-").split("-"))
@@ -120,7 +127,9 @@ def groups_of(config_class: type[Settings]) -> dict[str, dict[str, str]]:
         names = {field.name for field in dataclasses.fields(config_class)}
         known = {name for comments in groups.values() for name in comments}
         group = {}
-        for line in inspect.getsource(source).splitlines():
+        text = source_of(source)
+        here = next(node for node in ast.parse(text).body if getattr(node, "name", None) == source.__name__)
+        for line in text.splitlines()[here.lineno : here.end_lineno]:
             if title := re.fullmatch(r"    # (.+)", line):
                 group = groups.setdefault(title[1], {})
             elif (named := re.fullmatch(r"    (\w+): .+?  # (.+)", line)) and named[1] in names - known:

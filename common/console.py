@@ -1,8 +1,10 @@
 """What a run says on the console: a bar, a line per epoch, the scorecard."""
 
+import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,9 +20,9 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def joined(warnings: Iterable[str | None]) -> str | None:
-    """The warnings there are, as one text; None without any."""
-    return "; ".join(filter(None, warnings)) or None
+def joined(texts: Iterable[str | None]) -> str | None:
+    """The texts there are, as one; None without any."""
+    return "; ".join(filter(None, texts)) or None
 
 
 class Console:
@@ -35,6 +37,10 @@ class Console:
     def watched(self) -> bool:
         """Whether somebody looks at a bar."""
         return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self.quiet
+
+    def hushed(self) -> contextlib.AbstractContextManager:
+        """Within: the warnings of libraries are ignored where the run is to be quiet."""
+        return warnings.catch_warnings(action="ignore") if self.quiet else contextlib.nullcontext()
 
     def start_bar(self, total: int, done: int) -> None:
         """Show a bar of `total` updates."""

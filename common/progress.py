@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common import checkpoint
 from common.data import epoch_order
-from common.settings import Settings, batch_ends
+from common.settings import Settings, batch_ends, epochs_of
 
 TIME_COLUMNS = ("seconds", "images_per_second")
 
@@ -17,7 +17,7 @@ class Progress:
     """`epoch` counts the complete epochs, `step` the updates of the one under way; `rows` are those of metrics.csv."""
 
     def __init__(self, config: Settings, images: int, device: torch.device):
-        self.epochs, self.epoch, self.step = config.epochs, 0, 0
+        self.epochs, self.epoch, self.step = epochs_of(config, images), 0, 0
         self.rows: list[dict[str, float]] = []
         self._n, self._seed, self._device = images, config.seed, device
         self._batch_ends = batch_ends(config, images)

@@ -28,10 +28,7 @@ PLOT_EVERY = 20.0  # seconds at least between two plots of the curves, each of w
 
 
 class Run(Progress):
-    """One run, used as `with Run(config) as run`.
-
-    `data` lies on `device`, `autocast` is the context for training.
-    """
+    """One run, used as `with Run(config) as run`. `data` lies on `device`; `autocast` is the context for training."""
 
     def __init__(self, config: Settings):
         """Load the data, then make the next free folder `out/script/run-NNN`, or take the one to resume.
@@ -44,13 +41,14 @@ class Run(Progress):
         self.autocast = mixed_precision(self.device, self.precision)
         if config.dataset in DATASETS and not config.smoke:
             batch_ends(config, NAMED_SETS)  # before a download is tried
-        self.data = load_dataset(config.dataset, config.data_dir, config.smoke).to(self.device)
+        self.console = Console(config.quiet)
+        with self.console.hushed():
+            self.data = load_dataset(config.dataset, config.data_dir, config.smoke).to(self.device)
         self.n = len(self.data.train_images)
         super().__init__(config, self.n, self.device)
         self.title = f"{config.SCRIPT} on {self.data.title}"
-        self.console = Console(config.quiet)
         self.say = self.console.say
-        self._stop = Deferred()
+        self._stop, self._hushed = Deferred(), self.console.hushed()
         self._parts: dict[str, Any] = {}
         self._images, self._seconds, self._since, self._plotted = 0, 0.0, 0.0, -math.inf
         # What was decided is stored in place of `auto`: a resumed run must not decide anew.
@@ -67,10 +65,12 @@ class Run(Progress):
         self._moved = before.device != self.device.type
 
     def __enter__(self) -> Self:
+        self._hushed.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._stop.__exit__()
+        self._hushed.__exit__(kind, error, traceback)
         self.console.close()
         if error and (self.folder / "config.json").exists() and not isinstance(error, (BadInput, RunFailed)):
             error.add_note(f"go on with: {settings.resume_command(self.config, self.folder, self.data.folder)}")
@@ -191,10 +191,10 @@ class Run(Progress):
         self.console.say_epoch(self.rows[-1], self.epochs, hidden, joined(warnings))
 
     def finish(self, numbers: dict[str, Any], warnings: Sequence[str | None] = ()) -> dict[str, Any]:
-        """Write report.json, print the scorecard and the folder, and return the numbers."""
+        """Write report.json, print the scorecard and the folder, and return both."""
         numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers, "warning": joined(warnings)}
         numbers["seconds"] = sum(row["seconds"] for row in self.rows)
         write_json(self.folder / "report.json", numbers)
         self.console.say_scorecard(f"{self.title}, after {self.epoch} epochs", numbers)
         self.say(f"  folder: {self.folder}")
-        return numbers
+        return {**numbers, "folder": str(self.folder)}

@@ -122,6 +122,14 @@ def batch_ends(config: Settings, images: int) -> list[int]:
     return list(range(config.batch_size, images - 1, config.batch_size))
 
 
+def epochs_of(config: Settings, images: int) -> int:
+    """How long a run is. The default is meant for MNIST: a set of fewer than 20,000 images gets as many more epochs as
+    it is smaller, up to 20 times as many. A length that was chosen stays."""
+    if config.epochs != type(config).epochs:
+        return config.epochs
+    return math.ceil(config.epochs * min(20, max(1, 20_000 / images)))
+
+
 def program() -> Path | None:
     """The script that is being run from the shell, perhaps a copy of one; None where none is, as in a notebook."""
     path = Path(sys.argv[0]).resolve()

@@ -92,7 +92,8 @@ def finished(folder: Path, config: Settings) -> Path | None:
         for name, new in wanted.items():
             if (old := getattr(stored, name)) != new:
                 raise BadInput(f"{run}: was run with {name} {old}, not {new}; move it away to run the seed anew")
-        if (run / "report.json").exists() and read_json(run / "report.json")["epochs"] == config.epochs:
+        done = read_json(run / "report.json")["epochs"] if (run / "report.json").exists() else 0
+        if done >= stored.epochs == config.epochs:
             return run
     return None
 

@@ -44,13 +44,13 @@ from common.settings import ROOT
 from tests.helpers import make_quick
 
 SCRIPTS = {"autoencoder": autoencoder, "gan_mlp": gan_mlp, "infogan": infogan}
-SMALL = ["--epochs", "3", "--batch-size", "64", "--dataset", "drawn", "--device", "cpu", "--precision", "float32"]
+EPOCHS, UPDATES = 2, 2  # of these runs
+SMALL = f"--epochs {EPOCHS} --batch-size 64 --dataset drawn --device cpu --precision float32".split()
 OWN = {
     "autoencoder": ["--hidden", "20"],
     "gan_mlp": ["--widths-g", "32", "48", "--widths-d", "48", "32"],
     "infogan": ["--noise-size", "5", "--batch-size", "16"],
 }
-EPOCHS, UPDATES = 3, 2  # of these runs
 
 _threads = torch.get_num_threads()
 torch.set_num_threads(1)  # a fork copies no threads, so the server must not have begun any

@@ -76,7 +76,7 @@ def entry(name: str, value: object) -> Callable[[Path], None]:
 
 
 # What happens to the checkpoint of a finished run, and what the line must name
-UNREADABLE, OTHER_VERSION = "holds no weights", "its format is not 2"
+UNREADABLE, OTHER_VERSION = "holds no weights", "its format is not 3"
 HARM = {
     "none": (Path.unlink, "cannot be read"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
@@ -87,8 +87,8 @@ HARM = {
     "a pickle that runs code": (lambda path: path.write_bytes(pickle.dumps(Accomplice(path), 2)), UNREADABLE),
     "an archive that runs code": (lambda path: torch.save({"epoch": Accomplice(path)}, path), UNREADABLE),
     "of an older version": (lambda path: torch.save({"epoch": 1, "network": {}}, path), OTHER_VERSION),
-    "of a newer version": (entry("format", 3), OTHER_VERSION),
-    "of no version": (entry("format", torch.zeros(3)), OTHER_VERSION),
+    "of a newer version": (entry("format", 4), OTHER_VERSION),
+    "of no version": (entry("format", torch.zeros(4)), OTHER_VERSION),
 }
 WEIGHT = r"model\..*weight"
 WEIGHTS = {

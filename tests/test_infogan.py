@@ -381,7 +381,7 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_r
     if not config.guided:
         monkeypatch.setattr(guide, "read", None)
     report = infogan.main(config)
-    assert stored(folder, "report.json") == report
+    assert {**stored(folder, "report.json"), "folder": str(folder)} == report
     assert ("guide_accuracy" in report) == ("guide_c1_nats" in rows_without_time(folder)[0]) == config.guided
     for again in (infogan.load(folder).config, parse(Config, ["--resume", str(folder)])):
         assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
@@ -414,7 +414,7 @@ def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(out):
 @pytest.mark.usefixtures("on_tiny")
 def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, capfd):
     report, said, bar, whole = notebook
-    assert (stored(whole, "report.json"), "4/4" in bar) == (report, True)
+    assert ({**stored(whole, "report.json"), "folder": str(whole)}, "4/4" in bar) == (report, True)
     assert said.startswith("infogan on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu")
     for path in finished.iterdir():
         if path.suffix not in (".pt", ".csv") and path.name[:9] not in ("config.js", "epoch_000", "epoch_001"):

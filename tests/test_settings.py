@@ -15,7 +15,7 @@ import gan_mlp
 import infogan
 from common import BadInput
 from common.run import Run
-from common.settings import ACTIONS, PROVENANCE, ROOT, as_stored, batch_ends, flag, read_config
+from common.settings import ACTIONS, PROVENANCE, ROOT, as_stored, batch_ends, epochs_of, flag, read_config
 
 CONFIGS = {module.Config.SCRIPT: module.Config for module in (autoencoder, gan_mlp, infogan)}
 EACH = pytest.mark.parametrize("config_class", CONFIGS.values(), ids=CONFIGS)
@@ -56,6 +56,14 @@ def test_a_field_of_another_type_or_out_of_its_limits_is_named(script, field):
 def test_every_batch_of_an_epoch_has_two_images_or_more(batch_size, images, ends):
     """One image over joins the batch before it; the default becomes that of a smaller set."""
     assert batch_ends(autoencoder.Config(batch_size=batch_size), images) == ends
+
+
+LENGTHS = [(60_000, 30, 30), (20_000, 30, 30), (8_000, 30, 75), (1_540, 30, 390), (100, 30, 600), (100, 31, 31)]
+
+
+@pytest.mark.parametrize(("images", "epochs", "expected"), LENGTHS)
+def test_a_small_set_gets_more_epochs_where_none_are_chosen(images, epochs, expected):
+    assert epochs_of(autoencoder.Config(epochs=epochs), images) == expected
 
 
 def test_a_chosen_batch_size_above_the_set_is_refused_before_a_download(tmp_path, out):
