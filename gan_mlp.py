@@ -25,13 +25,13 @@ from common.augment import shifted
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, descend, eval_mode, frozen, set_learning_rate, usual_torch
+from common.device import adam, cuda_graphed, default_torch_modes, descend, eval_mode, frozen, set_learning_rate
 from common.ema import RunningAverage
 from common.look import figures, metrics, plots, samples
 from common.look.scorer import SampleScorer
 from common.run import Run
 from common.settings import Settings
-from common.streams import stream_seed
+from common.streams import drawing_generator, stream_seed
 
 PIXELS = 28 * 28
 
@@ -46,7 +46,7 @@ class Config(Settings):
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
     shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
     # optimisation
-    epochs: int = 40  # passes over the training images; 40 become more on fewer than 20,000 [measured: see README]
+    epochs: int = 40  # passes over the training images; the default grows below 20,000 [measured: see README]
     batch_size: int = 128  # images per update [DCGAN]
     learning_rate_d: float = 4e-4  # Adam step size of D [measured: see README]
     learning_rate_g: float = 1e-3  # Adam step size of G [measured: see README]
@@ -94,11 +94,12 @@ class Generator(nn.Module):
                 layers.append(nn.BatchNorm1d(width))
             layers.append(nn.ReLU())
             width_in = width
-        self.layers = nn.Sequential(*layers, nn.Linear(width_in, PIXELS), nn.Sigmoid())
+        self.layers = nn.Sequential(*layers, nn.Linear(width_in, PIXELS))
 
     def forward(self, noise: Tensor) -> Tensor:
         """(n, noise_size) -> images (n, 1, 28, 28) in [0, 1]."""
-        return self.layers(noise).float().view(-1, 1, 28, 28)
+        # In float32: bfloat16 rounds the whites to 1, where the sigmoid has no slope to learn from.
+        return self.layers(noise).float().sigmoid().view(-1, 1, 28, 28)
 
 
 class Discriminator(nn.Module):
@@ -138,16 +139,14 @@ class GAN(nn.Module):
         init.fan_in_uniform_(self.discriminator)
         self.ema = RunningAverage(self.generator, config.average)
 
-    @usual_torch()
+    @default_torch_modes()
     def generate(self, n: int = 1, noise: Tensor | None = None, seed: int | None = None) -> Tensor:
         """Draw images (n, 1, 28, 28) float32 in [0, 1].
 
         noise: (n, noise_size), drawn from the prior if not given; seed: makes that drawing repeatable.
         Raises ValueError for n below 1 and for noise of another shape or not finite.
         """
-        random = torch.Generator()
-        random.seed() if seed is None else random.manual_seed(stream_seed(seed, "generate"))
-        drawn = draw_noise(arguments.sample_count(n), self.config.noise_size, random)
+        drawn = draw_noise(arguments.sample_count(n), self.config.noise_size, drawing_generator(seed))
         noise = drawn if noise is None else arguments.numbers("noise", noise, drawn.shape)
         with eval_mode(self.ema):
             return self.ema(noise.to(next(self.ema.parameters()).device))
@@ -165,12 +164,11 @@ def load(run_folder: str | Path) -> GAN:
 def refresh_batchnorm(model: GAN, random: torch.Generator) -> None:
     """Measure the BatchNorm statistics of the averaged weights on 10,000 latents.
 
-    They belong to no weights that were ever trained, so the statistics gathered in training do not fit them.
+    The averaged weights never ran in training, so the statistics gathered there do not fit them.
     """
-    norms = [layer for layer in model.ema.modules() if isinstance(layer, nn.BatchNorm1d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of what is seen, not a decaying one
+    for layer in model.ema.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.momentum = 1.0  # the statistics become those of the next batch
     model.ema.train()
     model.ema(draw_noise(10_000, model.config.noise_size, random))
 
@@ -187,8 +185,8 @@ def make_optimizers(model: GAN) -> Optimizers:
 
 
 def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
-    """Set both step sizes for the next update, after this share of all updates: from `decay_from` on they fall evenly
-    to 0."""
+    """Set both step sizes for the next update. progress: share of all updates that is done. From `decay_from` on they
+    fall evenly to 0."""
     factor = min(1.0, (1 - progress) / (1 - config.decay_from))
     for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
         set_learning_rate(optimizer, rate * factor)
@@ -215,15 +213,16 @@ def update(
     return {"loss_d": loss_d, "loss_g": loss_g, "d_real": d_real, "d_fake": d_fake}
 
 
-@usual_torch()
+@default_torch_modes()
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     with Run(config) as run:
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = GAN(config).to(run.device)
-        optimizers = optimizer_d, optimizer_g = make_optimizers(model)
-        random, latents = run.stream("training"), draw_noise(100, config.noise_size, run.stream("pictures"))
-        run.restore(model=model, optimizer_d=optimizer_d, optimizer_g=optimizer_g, random=random)
+        optimizers = make_optimizers(model)
+        random = run.stream("training")
+        latents = draw_noise(100, config.noise_size, run.stream("pictures"))
+        run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random)
 
         figures.draw_reals(run)
         if run.step == 0:
@@ -274,7 +273,8 @@ def draw_epoch(run: Run, model: GAN, latents: Tensor) -> None:
         "mean probability of being real": ["d_real", "d_fake"],
     }
     names = dict(zip(metrics.SHARES, run.data.classes, strict=False))
-    plots.draw_curves(run, panels, logarithmic=list(panels)[:2], names=names)
+    logarithmic = ("Fréchet distance to the test images", "distance of the classes' shares")
+    plots.draw_curves(run, panels, logarithmic=logarithmic, names=names)
 
 
 def draw_interpolation(run: Run, model: GAN, latents: Tensor) -> None:

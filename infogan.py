@@ -1,6 +1,6 @@
 """InfoGAN learns MNIST's ten digits, their slant and their stroke without a label.
 
-    python infogan.py          # read first, then draw: accuracy 98.3 to 98.6 % on seeds 0 to 7, see README.md
+    python infogan.py          # with the guide: accuracy 98.3 to 98.6 % on seeds 0 to 7, see README.md
     python infogan.py --paper  # the paper's recipe alone: which ten kinds of image c1 finds depends on the seed
 
 Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
@@ -13,7 +13,8 @@ images, and what it reads there c1, c2 and c3 come to mean in generated ones.
 
 Departures from the paper: this guide, a larger step size of D, step sizes that fall, samples from a running average of
 G; `--paper` takes all four back. Two more stay, as in the authors' code: L_I also trains the layers that D and Q share,
-and c2 and c3 weigh as much as c1. Labels are read only to report how well c1 agrees with the digits.
+and c2 and c3 weigh as much as c1. D ends in two logits and a softmax, which is one logit and a sigmoid written twice.
+Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
 """
 
 import math
@@ -29,13 +30,13 @@ from common import BadInput, arguments, guide, init
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, descend, eval_mode, frozen, set_learning_rate, usual_torch
+from common.device import adam, cuda_graphed, default_torch_modes, descend, eval_mode, frozen, set_learning_rate
 from common.ema import RunningAverage
 from common.look import codes, explorer, figures, metrics, plots
 from common.look.scorer import SampleScorer
 from common.run import Run
 from common.settings import Settings
-from common.streams import stream_seed
+from common.streams import drawing_generator, stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
@@ -48,7 +49,7 @@ class Config(Settings):
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images; 3 become more on fewer than 20,000 [measured with a prototype]
+    epochs: int = 3  # passes over the training images; the default grows below 20,000 [measured with a prototype]
     batch_size: int = 128  # images per update [authors' code]
     learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured with a prototype]
     learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]
@@ -137,10 +138,10 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),
         )
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """(n, 74) -> images (n, 1, 28, 28) in [0, 1]."""
+    def forward(self, joined: Tensor) -> Tensor:
+        """A joined latent (n, noise_size + 12) -> images (n, 1, 28, 28) in [0, 1]."""
         # Channels last, as convolutions want it on a CPU and on tensor cores: a view, not a copy.
-        logits = self.upsample(self.dense(latent).view(-1, 7, 7, 128).permute(0, 3, 1, 2))
+        logits = self.upsample(self.dense(joined).view(-1, 7, 7, 128).permute(0, 3, 1, 2))
         # In float32: bfloat16 rounds the whites to 1, where the sigmoid has no slope to learn from.
         return logits.float().sigmoid()
 
@@ -201,14 +202,15 @@ class Discriminator(nn.Module):
 
 
 class Latent(NamedTuple):
-    """G's input in parts: noise (n, 62) standard normal, category (n,) in 0 … 9, continuous (n, 2) in (-1, 1)."""
+    """G's input in parts: noise (n, noise_size), standard normal; category (n,) in 0 … 9; continuous (n, 2) in (-1, 1)
+    for c2 and c3."""
 
     noise: Tensor
     category: Tensor
     continuous: Tensor
 
     def joined(self) -> Tensor:
-        """-> (n, 62 + 10 + 2)"""
+        """-> (n, noise_size + 10 + 2), as G takes it."""
         one_hot = F.one_hot(self.category, CATEGORIES).to(self.noise.dtype)
         return torch.cat((self.noise, one_hot, self.continuous), dim=1)
 
@@ -244,7 +246,7 @@ class InfoGAN(nn.Module):
         self.ema = RunningAverage(self.generator, config.average)
         self.register_buffer("digit_of_category", torch.arange(CATEGORIES))
 
-    @usual_torch()
+    @default_torch_modes()
     def generate(
         self,
         n: int = 1,
@@ -261,13 +263,12 @@ class InfoGAN(nn.Module):
         number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the drawing repeatable.
         Raises ValueError for a value out of range or of another shape.
         """
-        random = torch.Generator()
-        random.seed() if seed is None else random.manual_seed(stream_seed(seed, "generate"))
-        latent = draw_latent(arguments.sample_count(n), self.config.noise_size, random)
+        latent = draw_latent(arguments.sample_count(n), self.config.noise_size, drawing_generator(seed))
         if digit is not None and category is not None:
             raise ValueError("give digit or category, not both")
         if digit is not None:
-            category = self.digit_of_category.cpu().argsort()[arguments.indices("digit", digit, n, CATEGORIES).cpu()]
+            category_of_digit = self.digit_of_category.cpu().argsort()
+            category = category_of_digit[arguments.indices("digit", digit, n, CATEGORIES).cpu()]
         if category is not None:
             latent = latent._replace(category=arguments.indices("category", category, n, CATEGORIES))
         if noise is not None:
@@ -279,7 +280,7 @@ class InfoGAN(nn.Module):
         with eval_mode(self.ema):
             return torch.cat([self.ema(part) for part in latent.joined().split(PIECE)])
 
-    @usual_torch()
+    @default_torch_modes()
     def encode(self, x: Tensor) -> Codes:
         """Read the codes of images (n, 1, 28, 28) with grey values in [0, 1]. Raises ValueError for anything else."""
         with eval_mode(self.discriminator):
@@ -308,32 +309,41 @@ class Coded(NamedTuple):
     continuous: Tensor | None = None
 
 
+def code_bound(q: Posterior, coded: Coded, continuous_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_I of the codes that Q is to read, and the scalars to log."""
+    c1_nll = categorical_nll(q.logits, coded.c1)
+    bound = information(c1_nll, gaussian_nll(q.mean, q.log_variance, coded.continuous), continuous_weight)
+    error = (q.mean.detach() - coded.continuous).square().mean(dim=0)
+    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
+
+
 def discriminator_objective(model: InfoGAN, real: Coded, fake: Coded) -> tuple[Tensor, dict[str, Tensor]]:
-    """V(D, G) - lambda L_I, which D and Q minimise, and the scalars to log.
+    """-V(D, G) - lambda L_I, which D and Q minimise, and the scalars to log.
 
     With the guide, Q also maximises the same bound on the real images, for the codes that the guide read from them.
     Only `fake.x` is detached; L_I also trains the shared trunk, as in the authors' code. Eq. 6 minimises over G and Q
-    only, which would need the features detached before Q's head. At lambda 0 they are: Q only watches a plain GAN.
+    only, which would need the features detached before Q's head. At lambda 0 they are, with a weight of 1 for Q's head:
+    it watches a plain GAN.
     """
     config, d = model.config, model.discriminator
     plain = config.info_weight == 0
-    # Two passes, so that BatchNorm never mixes the statistics of real and generated images.
+    # Two passes: BatchNorm normalises real and generated images by statistics of their own.
     real_features, fake_features = d.features(real.x), d.features(fake.x.detach())
     real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
     adversarial = discriminator_loss(real_logits, fake_logits)
     q = d.posterior(fake_features.detach() if plain else fake_features)
-    bound, read = code_bound(q, fake, config.continuous_weight)
+    bound, logged = code_bound(q, fake, config.continuous_weight)
     loss = adversarial - (1.0 if plain else config.info_weight) * bound
     scalars = {
         "loss_d": adversarial,
         "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
         "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
-        **read,
+        **logged,
     }
     if real.c1 is not None:
-        bound, read = code_bound(d.posterior(real_features), real, config.continuous_weight)
+        bound, logged = code_bound(d.posterior(real_features), real, config.continuous_weight)
         loss = loss - config.guide_weight * bound
-        scalars |= {f"guide_{name}": value for name, value in read.items()}
+        scalars |= {f"guide_{name}": value for name, value in logged.items()}
     return loss, scalars
 
 
@@ -344,16 +354,7 @@ def generator_objective(model: InfoGAN, fake: Coded) -> tuple[Tensor, dict[str, 
         features = d.features(fake.x)
         adversarial = generator_loss(d.real_or_fake(features))
         bound, _ = code_bound(d.posterior(features), fake, config.continuous_weight)
-    loss = adversarial - config.info_weight * bound if config.info_weight else adversarial
-    return loss, {"loss_g": adversarial}
-
-
-def code_bound(q: Posterior, coded: Coded, continuous_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_I of the codes that Q is to read, and the scalars to log."""
-    c1_nll = categorical_nll(q.logits, coded.c1)
-    bound = information(c1_nll, gaussian_nll(q.mean, q.log_variance, coded.continuous), continuous_weight)
-    error = (q.mean.detach() - coded.continuous).square().mean(dim=0)
-    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
+    return adversarial - config.info_weight * bound, {"loss_g": adversarial}
 
 
 Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of D and Q, and of G
@@ -368,8 +369,8 @@ def make_optimizers(model: InfoGAN) -> Optimizers:
 
 
 def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
-    """Set both step sizes for the next update, after this share of all updates: from `decay_from` on they fall evenly
-    to 2 %."""
+    """Set both step sizes for the next update. progress: share of all updates that is done. From `decay_from` on they
+    fall evenly to 2 %."""
     late = max(0.0, progress - config.decay_from)
     factor = 1 - 0.98 * late / (1 - config.decay_from) if late else 1.0
     for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
@@ -393,16 +394,17 @@ def update(
     return scalars | more
 
 
-@usual_torch()
+@default_torch_modes()
 def main(config: Config) -> dict:
     """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
     with Run(config) as run:
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
-        optimizers = optimizer_d, optimizer_g = make_optimizers(model)
-        random, latents = run.stream("training"), draw_latent(10, config.noise_size, run.stream("pictures"))
+        optimizers = make_optimizers(model)
+        random = run.stream("training")
+        latents = draw_latent(10, config.noise_size, run.stream("pictures"))
         guided = guide.Codes(run.n if config.guided else 0, run.device)
-        run.restore(model=model, optimizer_d=optimizer_d, optimizer_g=optimizer_g, random=random, guide=guided)
+        run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guided)
 
         figures.draw_reals(run)
         if run.step == 0:
@@ -448,8 +450,9 @@ def failure(run: Run, guided: guide.Codes) -> str | None:
 def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | None]:
     """The columns of metrics.csv, and how c1 meets the labels; fits the map from categories to digits.
 
-    info_*: L_I in nats on generated images; guide_*: the same on real ones; accuracy: c1 against the test labels under
-    the one-to-one map that fits the training labels best.
+    info_*: L_I in nats on generated images, for c2 and c3 with the width that fits Q's errors best; guide_*: the same
+    on real ones, as if the guide's categories were equally frequent; accuracy: c1 against the test labels under the
+    one-to-one map that fits the training labels best.
     """
     mean = run.means()
     row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
@@ -475,7 +478,7 @@ def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
         "losses [nats]": ["loss_d", "loss_g"],
         "mean probability of being real": ["d_real", "d_fake"],
     }
-    plots.draw_curves(run, panels, limits={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")})
+    plots.draw_curves(run, panels, reference={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")})
 
 
 def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, tables: codes.Tables | None) -> dict:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common import BadInput
-from common.device import usual_torch
+from common.device import default_torch_modes
 from common.files import atomic_write, read_json
 from common.settings import Settings, read_config, run_folder
 
@@ -162,7 +162,7 @@ def read_module(path: Path, name: str, module: nn.Module) -> None:
         raise BadInput(f"{path}: {error}") from None
 
 
-@usual_torch()
+@default_torch_modes()
 def load_model(folder: str | Path, config_class: type[Settings], model_class: type[M]) -> M:
     """The model of a run folder on the CPU, in eval mode. Raises BadInput for a folder without such a run."""
     config = read_config(folder, config_class)

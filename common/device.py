@@ -51,7 +51,7 @@ def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def usual_torch() -> Iterator[None]:
+def default_torch_modes() -> Iterator[None]:
     """Within: new tensors are float32 on the CPU and have gradients, whatever modes of torch the caller has set."""
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as modes:

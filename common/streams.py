@@ -17,3 +17,12 @@ def stream_seed(seed: int, name: str, number: int = 0) -> int:
 def stream(seed: int, name: str, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator for one purpose, on the device that is to use it."""
     return torch.Generator(device).manual_seed(stream_seed(seed, name, number))
+
+
+def drawing_generator(seed: int | None) -> torch.Generator:
+    """What a model's `generate` draws from, on the CPU: the same for the same seed, anything without one."""
+    random = torch.Generator()
+    if seed is None:
+        random.seed()
+        return random
+    return random.manual_seed(stream_seed(seed, "generate"))

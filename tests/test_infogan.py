@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pickle
 import shutil
 import sys
 from itertools import pairwise, product
@@ -529,4 +530,6 @@ def test_a_loaded_model_reads_what_the_run_measured(model, smoke_run):
     digit = model.digit_of_category[model.encode(data.test_images[:, None] / 255).c1.argmax(dim=1)]
     accuracy = (digit == data.test_labels).float().mean().item()
     assert accuracy == pytest.approx(stored(smoke_run.folder, "report.json")["accuracy"])
+    assert f"dataset=drawn, epochs=2, accuracy={accuracy:.3g}, " in repr(model)
+    assert "c3_thickness_rank_correlation=" in repr(pickle.loads(pickle.dumps(copy.deepcopy(model))))
     assert sorted(model.digit_of_category.tolist()) == list(range(10))

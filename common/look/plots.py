@@ -61,7 +61,7 @@ def save_curves(
     rows: Sequence[Mapping[str, float]],
     title: str,
     panels: Mapping[str, Sequence[str]],
-    limits: Mapping[str, tuple[float, str]] | None = None,
+    reference: Mapping[str, tuple[float, str]] | None = None,
     logarithmic: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
     pdf: bool = True,
@@ -69,8 +69,8 @@ def save_curves(
     """Plot rows of metrics.csv against the epoch: a panel per entry of `panels` (its title, then its columns). What was
     not measured is left out.
 
-    `limits` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels whose axis
-    is logarithmic once their values span a factor of ten; `names` are columns that are called otherwise.
+    `reference` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels whose
+    axis is logarithmic once their values span a factor of ten; `names` are columns that are called otherwise.
     """
     if not rows:
         return
@@ -87,8 +87,8 @@ def save_curves(
                 label = re.sub("^_", " _", (names or {}).get(column, column))
                 values = [row[column] for row in rows]
                 axes.plot(epochs, values, label=label, marker="o", markersize=2.5, linewidth=1.4)
-            if limits and panel in limits:
-                height, label = limits[panel]
+            if reference and panel in reference:
+                height, label = reference[panel]
                 axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
             if panel in logarithmic and wide_range((row[column] for row in rows for column in columns), 10):
                 logarithmic_axis(axes)
