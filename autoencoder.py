@@ -32,6 +32,10 @@ from common.settings import Settings
 from common.streams import stream_seed
 
 PIXELS = 28 * 28
+# columns of the console
+SHOWN = {"ratio": "over PCA", "test_mse": "test error", "train_mse": "train error", "dead_units": "dead"}
+# what curves.png calls them
+NAMES = {"test_mse": "test", "train_mse": "training", "pca_test_mse": "PCA, test", "dead_units": "dead units"}
 WARM_UP = 0.04  # share of the updates in which Adam's step size rises [measured]
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 
@@ -184,7 +188,7 @@ def main(config: Config) -> dict:
                 schedule(optimizer, config, run.progress)
                 run.add(step(batch))
             row = run.means() | measure(model, run.data, pca_test_mse)
-            run.end_epoch(row, warnings=doubts(row, config))
+            run.end_epoch(row, SHOWN, warnings=doubts(row, config))
             draw_epoch(run, model)
         return report(run, model)
 
@@ -240,7 +244,7 @@ def draw_epoch(run: Run, model: Autoencoder) -> None:
         "hidden units that are always 0": ["dead_units"],
     }
     reference = {"test error over that of PCA": (1.0, "PCA")}
-    plots.draw_curves(run, panels, reference=reference, logarithmic=("mean squared error per pixel",))
+    plots.draw_curves(run, panels, reference=reference, logarithmic=("mean squared error per pixel",), names=NAMES)
 
 
 def draw_hidden_units(run: Run, model: Autoencoder) -> None:
@@ -284,7 +288,12 @@ def report(run: Run, model: Autoencoder) -> dict:
     draw_range(run, model)
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
     final = measure(model, run.data, run.rows[-1]["pca_test_mse"], part=None)
-    return run.finish({**final, "ratio": final.get("ratio")}, warnings=doubts(final, run.config))
+    told = {
+        "test error": f"{final['test_mse']:.6f} per pixel, {final['pca_test_mse']:.6f} of PCA with as many units",
+        "ratio": f"{final['ratio']:.4f}" if "ratio" in final else "none",
+        "dead units": str(final["dead_units"]),
+    }
+    return run.finish({"ratio": None, **final}, told, f"epoch_{run.epoch:03d}.png", warnings=doubts(final, run.config))
 
 
 if __name__ == "__main__":

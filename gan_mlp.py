@@ -34,6 +34,12 @@ from common.settings import Settings
 from common.streams import drawing_generator, stream_seed
 
 PIXELS = 28 * 28
+# columns of the console
+SHOWN = {"frechet_over_floor": "Fréchet ×", "class_total_variation": "shares off %"}
+SHOWN |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
+# what curves.png calls the columns of metrics.csv
+NAMES = {"loss_d": "D", "loss_g": "G", "d_real": "real", "d_fake": "generated"}
+NAMES |= {"frechet_over_floor": "samples", "class_total_variation": "samples"}
 
 
 @dataclass(frozen=True)
@@ -227,7 +233,7 @@ def main(config: Config) -> dict:
         figures.draw_reals(run)
         if run.step == 0:
             draw_epoch(run, model, latents)
-        scorer = SampleScorer(run.data, config.data_dir, run.say) if run.data.classes else None
+        scorer = SampleScorer(run.data, config.data_dir, run.console) if run.data.classes else None
 
         def one_update(batch: Tensor) -> dict[str, Tensor]:
             reals = to_float(run.data.train_images.index_select(0, batch))
@@ -241,7 +247,7 @@ def main(config: Config) -> dict:
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)
             collapsed = metrics.collapse([*run.rows, row], scorer and scorer.train_shares)
-            run.end_epoch(row, hidden=metrics.SHARES, warnings=(collapsed,))
+            run.end_epoch(row, SHOWN, warnings=(collapsed,))
             draw_epoch(run, model, latents)
         return report(run, model, latents, scorer)
 
@@ -266,15 +272,15 @@ def draw_epoch(run: Run, model: GAN, latents: Tensor) -> None:
     shown = model.generate(100, latents).view(10, 10, 28, 28)
     figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", shown, title)
     panels = {
-        "Fréchet distance to the test images": ["frechet"],
+        "Fréchet ×: over that of real images": ["frechet_over_floor"],
         "distance of the classes' shares": ["class_total_variation"],
         "share of each class": metrics.SHARES,
         "losses [nats]": ["loss_d", "loss_g"],
         "mean probability of being real": ["d_real", "d_fake"],
     }
-    names = dict(zip(metrics.SHARES, run.data.classes, strict=False))
-    logarithmic = ("Fréchet distance to the test images", "distance of the classes' shares")
-    plots.draw_curves(run, panels, logarithmic=logarithmic, names=names)
+    names = dict(zip(metrics.SHARES, run.data.classes, strict=False)) | NAMES
+    logarithmic = ("Fréchet ×: over that of real images", "distance of the classes' shares")
+    plots.draw_curves(run, panels, logarithmic=logarithmic, percent=["mean probability of being real"], names=names)
 
 
 def draw_interpolation(run: Run, model: GAN, latents: Tensor) -> None:
@@ -295,7 +301,7 @@ def draw_interpolation(run: Run, model: GAN, latents: Tensor) -> None:
 
 def report(run: Run, model: GAN, latents: Tensor, scorer: SampleScorer | None) -> dict:
     """The figures and report.json of a finished run."""
-    scores = {}
+    scores, picture = {}, f"epoch_{run.epoch:03d}.png"
     if scorer:
         scores = {"classes": ", ".join(run.data.classes), **scorer.summary(run.rows[-1])}
         samples.draw_shares(run, [run.rows[-1][name] for name in scorer.columns], scorer.train_shares.tolist())
@@ -303,7 +309,10 @@ def report(run: Run, model: GAN, latents: Tensor, scorer: SampleScorer | None) -
     novelty = samples.draw_neighbours(run, model.generate(100, latents))
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
     collapsed = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
-    return run.finish({**scores, "nearest_distance_over_test_images": novelty}, warnings=(collapsed,))
+    told = scorer.told(scores) if scorer else {}
+    if novelty is not None:
+        told["novelty"] = f"samples are {novelty:.2f} times as far from the training images as test images are"
+    return run.finish({**scores, "nearest_distance_over_test_images": novelty}, told, picture, warnings=(collapsed,))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,13 @@ from common.streams import drawing_generator, stream_seed
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 PIECE = 250  # images that a trained model handles at a time: memory stays that of training
+# columns of the console
+SHOWN = {"accuracy": "c1 right %", "info_c1_nats": "I(c1)", "info_c2_nats": "I(c2)", "info_c3_nats": "I(c3)"}
+SHOWN |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
+# what curves.png calls the columns of metrics.csv
+NAMES = {"loss_d": "D", "loss_g": "G", "d_real": "real", "d_fake": "generated", "accuracy": "Q"}
+NAMES |= {f"info_{code}_nats": f"{code}, generated" for code in ("c1", "c2", "c3")}
+NAMES |= {f"guide_{code}_nats": f"{code}, real" for code in ("c1", "c2", "c3")}
 
 
 @dataclass(frozen=True)
@@ -422,7 +429,7 @@ def main(config: Config) -> dict:
                 schedule(optimizers, config, run.progress)
                 run.add(step(batch))
             row, tables = measure(run, model)
-            run.end_epoch(row, warnings=(failure(run, guided), metrics.collapse([*run.rows, row])))
+            run.end_epoch(row, SHOWN, warnings=(failure(run, guided), metrics.collapse([*run.rows, row])))
             draw_epoch(run, model, latents)
         return report(run, model, latents, guided, tables or codes.contingencies(model, run.data))
 
@@ -471,14 +478,16 @@ def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | 
 def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
     codes.draw_sheets(run, codes.sheets(model, latents.noise, latents.continuous))
+    c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
     panels = {
-        "information on c1 [nats]": ["info_c1_nats", "guide_c1_nats"],
+        c1: ["info_c1_nats", "guide_c1_nats"],
         "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
-        "accuracy of c1 on test images": ["accuracy"],
+        right: ["accuracy"],
         "losses [nats]": ["loss_d", "loss_g"],
-        "mean probability of being real": ["d_real", "d_fake"],
+        real: ["d_real", "d_fake"],
     }
-    plots.draw_curves(run, panels, reference={"information on c1 [nats]": (math.log(CATEGORIES), "maximum: ln 10")})
+    reference = {c1: (math.log(CATEGORIES), "ln 10"), right: (1 / CATEGORIES, "chance")}
+    plots.draw_curves(run, panels, reference=reference, percent=(right, real), names=NAMES)
 
 
 def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, tables: codes.Tables | None) -> dict:
@@ -490,7 +499,7 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     agreement, scores, summary, train_shares = {}, {}, {}, None
     if tables:
         agreement = codes.compare_with_labels(run, model, tables)
-        scorer = SampleScorer(data, config.data_dir, run.say)
+        scorer = SampleScorer(data, config.data_dir, run.console)
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
         judged = draw_latent(len(data.test_images), config.noise_size, run.stream("judged samples"))
         c2, c3 = judged.continuous.unbind(dim=1)
@@ -505,14 +514,14 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {"noise": latents.noise[0].tolist()}
     usual = draw_latent(4096, config.noise_size, run.stream("explorer"))
     usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
-    explorer.save_page(
-        run.folder / "explore.html", explorer.plain_layers(model.ema.network), usual.joined().cpu(), page
-    )
+    layers = explorer.plain_layers(model.ema.network)
+    explorer.save_page(run.folder / "explore.html", layers, usual.joined().cpu(), page)
     information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
-    return run.finish(
-        {**agreement, **information, "info_c1_maximum_nats": math.log(CATEGORIES), **read, **factors, **summary},
-        warnings=(failure(run, guided), metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)),
-    )
+    information["info_c1_maximum_nats"] = math.log(CATEGORIES)
+    found = {**agreement, **information, **read, **factors, **summary}
+    told = codes.told(found) | (SampleScorer.told(found) if tables else {})
+    collapsed = metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)
+    return run.finish(found, told, "codes.png and explore.html", warnings=(failure(run, guided), collapsed))
 
 
 if __name__ == "__main__":

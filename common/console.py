@@ -6,7 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def open_streams() -> None:
@@ -31,7 +34,7 @@ class Console:
     def __init__(self, quiet: bool):
         open_streams()
         self.quiet = quiet
-        self._bar = None
+        self._bar, self._headed = None, False
 
     @property
     def watched(self) -> bool:
@@ -42,11 +45,15 @@ class Console:
         """Within: the warnings of libraries are ignored where the run is to be quiet."""
         return warnings.catch_warnings(action="ignore") if self.quiet else contextlib.nullcontext()
 
-    def start_bar(self, total: int, done: int) -> None:
-        """Show a bar of `total` updates."""
+    def bar(self, total: int, what: str, done: int = 0) -> "tqdm":
+        """A bar of `total` updates, if somebody looks."""
         from tqdm.auto import tqdm  # in a notebook, its own kind of bar
 
-        self._bar = tqdm(total=total, initial=done, unit="updates", disable=not self.watched)
+        return tqdm(desc=what, total=total, initial=done, unit="updates", disable=not self.watched)
+
+    def start_bar(self, total: int, done: int) -> None:
+        """Show the bar of the training."""
+        self._bar = self.bar(total, "training", done)
 
     def advance(self) -> None:
         """One update is done."""
@@ -65,22 +72,32 @@ class Console:
             print_line(line, file=sys.stdout)
             sys.stdout.flush()
 
-    def say_epoch(self, row: Mapping[str, float], epochs: int, hidden: tuple[str, ...], warning: str | None) -> None:
-        """Print a row of metrics.csv, but for its `hidden` columns."""
-        shown = [name for name in list(row)[3:] if name not in hidden]
-        line = f"epoch {row['epoch']:{len(str(epochs))}d}/{epochs}  {row['seconds']:6.1f} s"
-        line += f"  {row['images_per_second']:6.0f} images/s"
-        line += "".join(f"  {name} {_short(row[name])}" for name in shown)
-        self.say(line + (f"  WARNING: {warning}" if warning else ""))
+    def say_epoch(self, row: Mapping[str, float], epochs: int, shown: Mapping[str, str], warning: str | None) -> None:
+        """Print the columns of metrics.csv that are shown, {column: heading}, the headings once above them. A heading
+        with % has its column in percent."""
+        shown = {name: heading for name, heading in shown.items() if name in row}
+        widths = [max(6, len(heading)) for heading in shown.values()]
+        if not self._headed:
+            self._headed = True
+            headings = (f"{heading:>{width}}" for heading, width in zip(shown.values(), widths, strict=True))
+            self.say("  ".join((f"{'epoch':>{2 * len(str(epochs)) + 1}}", "seconds", "images/s", *headings)).rstrip())
+        cells = [f"{row['epoch']:{len(str(epochs))}d}/{epochs}".rjust(5)]
+        cells += [f"{row['seconds']:7.1f}", f"{row['images_per_second']:8.0f}"]
+        for (name, heading), width in zip(shown.items(), widths, strict=True):
+            cells.append((f"{row[name]:.1%}"[:-1] if "%" in heading else _short(row[name])).rjust(width))
+        self.say("  ".join(cells))
+        if warning:
+            self.say(f"  WARNING: {warning}")
 
-    def say_scorecard(self, title: str, numbers: Mapping[str, Any]) -> None:
-        """Print the numbers of report.json, one to a line."""
+    def say_scorecard(self, title: str, warning: str | None, lines: Mapping[str, object]) -> None:
+        """Print what came out, the warning first."""
         self.say(f"\n{title}")
-        for name, value in numbers.items():
-            shown = f"{value:.{4 if abs(value) >= 0.01 else 6}f}" if isinstance(value, float) else value
-            self.say(f"  {name:<36} {'none' if shown is None else shown}")
+        for name, value in (({"WARNING": warning} if warning else {}) | dict(lines)).items():
+            self.say(f"  {name:<16}{value}")
 
 
 def _short(value: float) -> str:
-    """Six characters at least, with the digits that matter for a loss and for a very small error alike."""
-    return f"{value:6d}" if isinstance(value, int) else f"{value:6.3f}" if abs(value) >= 0.05 else f"{value:.6f}"
+    """The digits that matter for a loss and for a very small error alike."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.05 else f"{value:.6f}"

@@ -20,7 +20,7 @@ from common.data import DATASETS, NAMED_SETS, load_dataset
 from common.device import choose_device, choose_precision, mixed_precision
 from common.files import numbered_folder, read_numbers, remove_partial, write_csv, write_json
 from common.progress import Progress
-from common.settings import FREE_ON_RESUME, Settings, as_stored, batch_ends, flag
+from common.settings import Settings, as_stored, batch_ends
 from common.signals import Deferred
 from common.streams import stream, stream_seed
 
@@ -58,11 +58,7 @@ class Run(Progress):
             self.folder, self._moved = numbered_folder(Path(config.out) / config.SCRIPT), False
             return
         self.folder = settings.run_folder(config.resume)
-        before = settings.read_config(self.folder, type(config))
-        for name, old in vars(before).items():
-            if name not in FREE_ON_RESUME and old != self._stored[name]:
-                raise BadInput(f"--resume {self.folder}: {flag(name)} was {old} there, not {self._stored[name]}")
-        self._moved = before.device != self.device.type
+        self._moved = settings.config_to_resume(self.folder, type(config), self._stored).device != self.device.type
 
     def __enter__(self) -> Self:
         self._hushed.__enter__()
@@ -73,14 +69,12 @@ class Run(Progress):
         self._hushed.__exit__(kind, error, traceback)
         self.console.close()
         if error and (self.folder / "config.json").exists() and not isinstance(error, (BadInput, RunFailed)):
-            error.add_note(f"go on with: {settings.resume_command(self.config, self.folder, self.data.folder)}")
+            error.add_note(f"go on with: {self._resume_command()}")
 
     def plot_due(self) -> bool:
         """Whether to plot the curves now: at the end of the run, and every PLOT_EVERY seconds before it."""
-        now = time.perf_counter()
-        due = self.epoch == self.epochs or now - self._plotted > PLOT_EVERY
-        if due:
-            self._plotted = now
+        due = self.epoch == self.epochs or time.perf_counter() - self._plotted > PLOT_EVERY
+        self._plotted = time.perf_counter() if due else self._plotted
         return due
 
     def stream(self, name: str) -> torch.Generator:
@@ -180,21 +174,27 @@ class Run(Progress):
         return super().means()
 
     def end_epoch(
-        self, measured: dict[str, float], hidden: Sequence[str] = (), warnings: Sequence[str | None] = ()
+        self, measured: dict[str, float], shown: Mapping[str, str], warnings: Sequence[str | None] = ()
     ) -> None:
-        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line, without `hidden`."""
+        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's line: {column: heading}."""
         now = time.perf_counter()
         self.next_epoch({"seconds": now - self._since, "images_per_second": self._images / self._seconds, **measured})
         self._since, self._images = now, 0
         write_csv(self.folder / "metrics.csv", self.rows)
         self.save()
-        self.console.say_epoch(self.rows[-1], self.epochs, hidden, joined(warnings))
+        self.console.say_epoch(self.rows[-1], self.epochs, shown, joined(warnings))
 
-    def finish(self, numbers: dict[str, Any], warnings: Sequence[str | None] = ()) -> dict[str, Any]:
-        """Write report.json, print the scorecard and the folder, and return both."""
+    def finish(
+        self, numbers: dict[str, Any], told: Mapping[str, str], picture: str, warnings: Sequence[str | None] = ()
+    ) -> dict[str, Any]:
+        """Write report.json, print the scorecard, lines {name: text}, and where to look; return the numbers."""
         numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers, "warning": joined(warnings)}
         numbers["seconds"] = sum(row["seconds"] for row in self.rows)
         write_json(self.folder / "report.json", numbers)
-        self.console.say_scorecard(f"{self.title}, after {self.epoch} epochs", numbers)
-        self.say(f"  folder: {self.folder}")
+        longer = f"{self._resume_command()} --epochs {2 * self.epoch}"
+        where = {"look at": self.folder / picture, "folder": self.folder, "train on with": longer}
+        self.console.say_scorecard(f"{self.title}, after {self.epoch} epochs", numbers["warning"], {**told, **where})
         return {**numbers, "folder": str(self.folder)}
+
+    def _resume_command(self) -> str:
+        return settings.resume_command(self.config, self.folder, self.data.folder)

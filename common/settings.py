@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -123,11 +124,9 @@ def batch_ends(config: Settings, images: int) -> list[int]:
 
 
 def epochs_of(config: Settings, images: int) -> int:
-    """How long a run is. The default is meant for MNIST: a set of fewer than 20,000 images gets as many more epochs as
-    it is smaller, up to 20 times as many. A length that was chosen stays."""
-    if config.epochs != type(config).epochs:
-        return config.epochs
-    return math.ceil(config.epochs * min(20, max(1, 20_000 / images)))
+    """How long a run is. Where no length was chosen, n < 20,000 images get 20,000 / n times the default, at most 20."""
+    default = config.epochs == type(config).epochs
+    return math.ceil(config.epochs * min(20, max(1, 20_000 / images))) if default else config.epochs
 
 
 def program() -> Path | None:
@@ -190,3 +189,12 @@ def read_config(folder: str | Path, config_class: type[C]) -> C:
         return config_class(**values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+
+
+def config_to_resume(folder: Path, config_class: type[C], stored: Mapping[str, Any]) -> C:
+    """The Config of a run folder. Raises BadInput where a field differs that a resumed run may not change."""
+    before = read_config(folder, config_class)
+    for name, old in vars(before).items():
+        if name not in FREE_ON_RESUME and old != stored[name]:
+            raise BadInput(f"--resume {folder}: {flag(name)} was {old} there, not {stored[name]}")
+    return before

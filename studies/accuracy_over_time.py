@@ -8,7 +8,6 @@ studies/results/.
 """
 
 import argparse
-import math
 import sys
 from itertools import cycle
 from pathlib import Path
@@ -52,17 +51,12 @@ def save_lines(
             for points in lines:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, marker=".", markersize=3)
             x, y = zip(*(points[-1] for points in lines), strict=True)
-            names.append((sum(y) / len(y), max(x), name, colour))
-        axes.set_xlim(0, max(x for _, x, _, _ in names))
+            names.append((sum(y) / len(y), name, colour))
+            axes.set_xlim(0, max(*x, axes.get_xlim()[1]))
         axes.set_ylim(*limits)
         axes.axhline(level[0], color="0.35", linestyle="--", linewidth=1)
         axes.text(0.01, level[0], level[1], color="0.35", va="bottom", transform=axes.get_yaxis_transform())
-        bottom, top = axes.get_ylim()
-        free = math.inf  # below the last name
-        for y, x, name, colour in sorted(names, reverse=True):
-            free = min(y, free - 0.06 * (top - bottom))
-            text = axes.annotate(name, (x, free), (6, 0), textcoords="offset points", color=colour, va="center")
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+        plots.name_ends(axes, names)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         plots.save_figure(path, figure)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common import guide
 from common import run as run_module
+from common.console import Console
 from common.data import Dataset
 from common.look import codes, scorer
 from common.progress import TIME_COLUMNS
@@ -75,3 +76,14 @@ def same_content(a: Path, b: Path) -> bool:
         torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
         for name, value in one.items()
     )
+
+
+class Heard(Console):
+    """A console whose lines are kept."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)

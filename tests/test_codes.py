@@ -78,7 +78,7 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
     for (sheet, _, title, rows, columns), (code, what) in zip(sheets, codes.SHEETS.items(), strict=True):
         assert (sheet, title, rows) == (f"epoch_007_{code}.png", f"a run, epoch 7\n{what}", list(DIGITS))
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
-    titles = ["c1: the category", "c2: slant (rank correlation 0.68)", "c3: thickness (rank correlation 0.60)"]
+    titles = ["c1: the category", "c2: slant", "c3: thickness"]
     assert (name, [axes.get_title() for axes in figure.axes]) == ("codes.png", titles)
     page = figure.axes[1].images[0].get_array()
     assert (page.shape, set(page.ravel().tolist())) == ((300, 270), {0.5, 1})
@@ -94,23 +94,35 @@ def test_agreement_with_labels_is_that_of_the_test_images_under_the_map_of_the_t
     assert found["classes"] == ", ".join(DIGITS)
     [(name, shown, _, rows, columns, _)] = saved
     assert (name, shown.diagonal().tolist()) == ("confusion.png", [9] * 10)
-    assert (rows[0], rows[3], columns) == ("3 → 0", "0 → 3", DIGITS)
+    assert (rows[0], rows[3], columns) == ("category 3 (mostly 0)", "category 0 (mostly 3)", DIGITS)
 
 
 @pytest.mark.parametrize(
     ("classes", "rest"),
     [(DIGITS, []), (("cat", "dog"), ["no class"] * 8), ((), [f"category {row}" for row in range(10)])],
 )
-def test_the_page_names_the_classes_and_the_factor_that_a_code_follows_most_in_either_direction(run, classes, rest):
+def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(run, classes, rest):
     run.data = dataclasses.replace(run.data, classes=classes)
-    about = codes.about_page(run, Draughtsman(), torch.arange(3.0), NUMBERS, 0.75 if classes else None)
+    about = codes.about_page(run, Draughtsman(), NUMBERS, 0.75 if classes else None)
     said = "; c1 names the right class for 75.0% of the test images" if classes else ""
-    assert (about["title"], about["subtitle"], about["noise"]) == ("a run", f"after 7 epochs{said}", [0, 1, 2])
+    assert (about["title"], about["subtitle"]) == ("a run", f"after 7 epochs{said}")
     assert about["kind"] == ("digit" if classes == DIGITS else "class")
     assert [name for name, _ in about["picks"]] == codes.row_names(run.data) == [*classes, *rest]
     assert [SHUFFLED[category] for _, category in about["picks"]] == list(range(10))
-    for code, factor, size, note in (("c2", "slant", 0.684, "−0.68"), ("c3", "thickness", 0.6, "+0.60")):
-        assert codes.meaning(NUMBERS, code) == (factor, size)
+    for code, factor, note in (("c2", "slant", "−0.68"), ("c3", "thickness", "+0.60")):
         [found] = [found for found in about["codes"] if found["name"] == code]
         assert found["does"] == factor
         assert f"{factor} {note}" in found["note"]
+
+
+@pytest.mark.parametrize(
+    ("slant", "thickness", "said"),
+    [(0.9, 0.1, "slant"), (-0.31, 0.4, "slant + thickness"), (0.29, -0.29, "unclear"), (0.0, -0.3, "thickness")],
+)
+def test_a_code_is_named_by_what_it_clearly_follows(slant, thickness, said):
+    numbers = {"c2_slant_rank_correlation": slant, "c2_thickness_rank_correlation": thickness}
+    assert codes.meaning(numbers, "c2") == said
+    report = {**NUMBERS, **numbers, "info_c1_nats": 2.2925, "info_c1_maximum_nats": 2.3026, "drawn_as_meant": None}
+    lines = codes.told(report)
+    assert (list(lines), lines["L_I(c1)"]) == (["c2", "c3", "L_I(c1)"], "2.292 of 2.303 nats")
+    assert lines["c2"].startswith(f"{said} (")

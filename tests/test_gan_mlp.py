@@ -16,7 +16,7 @@ from common.look.scorer import SampleScorer
 from common.run import Run
 from common.streams import stream_seed
 from gan_mlp import GAN, Config, discriminator_loss, generator_loss
-from tests.helpers import FLOAT32, make_quick, moved, parameter_names, tensors
+from tests.helpers import FLOAT32, Heard, make_quick, moved, parameter_names, tensors
 
 SMALL = Config(widths_g=(32, 48), widths_d=(48, 32), dataset="drawn", device="cpu", epochs=2, batch_size=64)
 REALS = torch.rand(16, 1, 28, 28)
@@ -126,7 +126,7 @@ def test_half_a_minute_of_training_draws_every_digit(out, tmp_path, monkeypatch)
     monkeypatch.setattr(gan_mlp, "report", lambda run, model, *_: model)
     model = gan_mlp.main(Config(epochs=8, batch_size=32, device="cpu", out=out))
     some = {name: getattr(data, name)[:4_000] for name in ("train_images", "train_labels")}
-    scorer = SampleScorer(dataclasses.replace(data, **some), tmp_path)
+    scorer = SampleScorer(dataclasses.replace(data, **some), tmp_path, Heard())
     report = scorer.summary(scorer(model.generate(2_000, seed=0)))
     assert report["classifier_accuracy"] > 0.97
     assert report["frechet_over_floor"] < 200

@@ -89,9 +89,9 @@ def train(monkeypatch, tiny, out):
                     descend(optimizer, loss)
                     run.add({"loss": loss, "size": torch.tensor(len(batch))})
                     do(run)
-                run.end_epoch(run.means(), hidden=("size",), warnings=(None, "odd" if run.epoch else None))
+                run.end_epoch(run.means(), {"loss": "loss %"}, warnings=(None, "odd" if run.epoch else None))
                 look(run)
-            run.finish({"note": None, "score": 0.5}, warnings=("odd",))
+            run.finish({"note": None, "score": 0.5}, {"score": "half"}, "codes.png", warnings=("odd",))
             return run
 
     return call
@@ -111,11 +111,11 @@ def test_a_run_counts_averages_and_reports(train, capsys):
     seconds = pytest.approx(sum(row["seconds"] for row in run.rows))
     report = {"dataset": "drawn", "epochs": 2, "note": None, "score": 0.5, "warning": "odd", "seconds": seconds}
     assert read_json(run.folder / "report.json") == report
-    line = r"epoch %d/2 +\d+\.\d s +\d+ images/s  loss +[\d.]+%s\n"
     said = r"toy on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu, .*, seed 0\n"
-    said += rf"folder {run.folder}\n{line % (1, '')}{line % (2, '  WARNING: odd')}\n"
-    said += r"toy on .*, after 2 epochs\n(.*\n)+  note +none\n  score +0\.5000\n  warning +odd\n(.*\n)"
-    said += f"  folder: {run.folder}\n"
+    said += rf"folder {run.folder}\nepoch  seconds  images/s  loss %\n"
+    said += r"  1/2 +\d+\.\d +\d+ +[\d.]+\n  2/2 +\d+\.\d +\d+ +\d+\.\d\n  WARNING: odd\n"
+    said += r"\ntoy on .*, after 2 epochs\n  WARNING +odd\n  score +half\n"
+    said += rf"  look at +{run.folder / 'codes.png'}\n  folder +{run.folder}\n  train on with .* --epochs 4\n"
     assert re.fullmatch(said, capsys.readouterr().out)
 
 

@@ -10,34 +10,36 @@ from common import BadInput
 from common.data import drawn
 from common.look import metrics, scorer
 from common.look.scorer import SampleScorer, classify, digit_classifier
+from tests.helpers import Heard
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A scorer of a few drawn digits, the file that keeps its classifier, and what was said."""
-    data, folder, said = drawn(train=256, test=128), tmp_path_factory.mktemp("data"), []
+    data, folder, console = drawn(train=256, test=128), tmp_path_factory.mktemp("data"), Heard()
     state = torch.get_rng_state()
-    made = SampleScorer(data, folder, said.append)
+    made = SampleScorer(data, folder, console)
     assert torch.equal(torch.get_rng_state(), state)
     [file] = (folder / "classifiers").iterdir()
-    return SimpleNamespace(data=data, scorer=made, folder=folder, file=file, said=said)
+    return SimpleNamespace(data=data, scorer=made, folder=folder, file=file, said=console.lines)
 
 
 def test_a_few_hundred_images_are_enough_and_it_is_trained_once(trained):
     assert trained.scorer.accuracy > 0.95
     assert [line.partition(" of ")[0] for line in trained.said] == ["training a classifier"]
-    again, images = digit_classifier(trained.data, trained.folder, pytest.fail), trained.data.test_images
+    again, images = digit_classifier(trained.data, trained.folder, Heard()), trained.data.test_images
+    assert len(trained.said) == 1
     assert torch.equal(classify(again, images).logits, trained.scorer.test.logits)
     assert torch.allclose(classify(again, images[:, None] / 255).logits, trained.scorer.test.logits, atol=1e-5)
 
 
 def test_training_it_again_gives_the_same_bytes_and_a_damaged_file_is_named(trained, tmp_path):
-    digit_classifier(trained.data, tmp_path)
+    digit_classifier(trained.data, tmp_path, Heard())
     [file] = (tmp_path / "classifiers").iterdir()
     assert (file.name, file.read_bytes()) == (trained.file.name, trained.file.read_bytes())
     file.write_bytes(b"not weights")
     with pytest.raises(BadInput, match=f"{file.name}: holds no weights"):
-        digit_classifier(trained.data, tmp_path)
+        digit_classifier(trained.data, tmp_path, Heard())
 
 
 @pytest.mark.parametrize("change", ["images", "recipe", "in the way"])
@@ -46,13 +48,13 @@ def test_another_set_or_recipe_has_its_own_file_and_one_in_the_way_is_no_failure
 ):
     monkeypatch.setattr(scorer, "EPOCHS", 1)
     monkeypatch.setattr(scorer, "RECIPE", scorer.RECIPE + (change == "recipe"))
-    data, said = dataclasses.replace(trained.data, train_images=trained.data.train_images.clone()), []
+    data, console = dataclasses.replace(trained.data, train_images=trained.data.train_images.clone()), Heard()
     data.train_images[5, 3, 3] ^= change == "images"
     if change == "in the way":
         (tmp_path / "classifiers").write_text("")
-    digit_classifier(data, tmp_path, said.append)
+    digit_classifier(data, tmp_path, console)
     assert [path.name for path in (tmp_path / "classifiers").glob("*")] != [trained.file.name]
-    assert ("can't be kept in" in said[-1]) is (change == "in the way")
+    assert ("can't be kept in" in console.lines[-1]) is (change == "in the way")
 
 
 def test_real_images_score_as_such_and_a_single_class_does_not(trained):
@@ -80,9 +82,10 @@ def test_only_meant_classes_count_of_which_there_may_be_fewer_than_ten(trained, 
 
 def test_the_summary_is_that_of_the_scores(trained):
     scores = dict.fromkeys(metrics.SHARES, 0.1) | {"digit_3": 0.05, "digit_8": 0.15, "drawn_as_meant": 0.4}
-    found = trained.scorer.summary({**scores, "frechet": 10.0, "class_total_variation": 0.2, "loss_d": 1.0})
+    scores |= {"frechet": 10.0, "frechet_over_floor": 2.5, "class_total_variation": 0.2, "loss_d": 1.0}
+    found = trained.scorer.summary(scores)
     floor, accuracy = trained.scorer.floor, trained.scorer.accuracy
-    expected = {"drawn_as_meant": 0.4, "frechet": 10, "frechet_floor": floor, "frechet_over_floor": 10 / floor}
+    expected = {"drawn_as_meant": 0.4, "frechet": 10, "frechet_floor": floor, "frechet_over_floor": 2.5}
     expected |= {"class_total_variation": 0.2, "share_smallest": 0.05, "share_largest": 0.15}
     assert found == {**expected, "classifier_accuracy": accuracy}
 
@@ -91,7 +94,7 @@ def test_the_summary_is_that_of_the_scores(trained):
 def test_on_a_tenth_of_mnist_it_reaches_98_percent_and_sees_the_known_shares(mnist, tmp_path):
     """On all of it 99.5 %, which every report has as `classifier_accuracy`."""
     parts = {name: tensor[:6000] for name, tensor in vars(mnist).items() if isinstance(tensor, torch.Tensor)}
-    judge = SampleScorer(dataclasses.replace(mnist, **parts), tmp_path)
+    judge = SampleScorer(dataclasses.replace(mnist, **parts), tmp_path, Heard())
     assert judge.accuracy >= 0.98
     without_1 = parts["test_images"][parts["test_labels"] != 1]
     scores = judge(without_1[:, None] / 255)

@@ -3,6 +3,7 @@
 `model` is what `infogan.load` returns: it has `generate`, `encode` and `digit_of_category` (10,).
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.run import Run
 
 CATEGORIES = 10
 FACTORS = ("slant", "thickness")
+CLEAR = 0.3  # rank correlation from which on a code is said to do something
 LABELLED = 10_000  # training images whose labels fit the map from categories to classes
 PER_CATEGORY = 200  # generated images that say what a code does
 SWEEP = [-2 + 0.5 * step for step in range(9)]  # twice the trained range, as in the paper's Fig. 2
@@ -66,11 +68,30 @@ def measure(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, fl
     return numbers
 
 
-def meaning(numbers: dict[str, float], code: str) -> tuple[str, float]:
-    """The factor that a code follows most, and the size of its rank correlation, from what `measure` returns."""
-    sizes = {factor: abs(numbers[f"{code}_{factor}_rank_correlation"]) for factor in FACTORS}
-    best = max(sizes, key=sizes.get)
-    return best, sizes[best]
+def meaning(numbers: Mapping[str, float], code: str) -> str:
+    """What a code does, from what `measure` returns: "slant", "slant + thickness" where it follows both, or "unclear"
+    where it follows none."""
+    clear = [factor for factor in FACTORS if abs(numbers[f"{code}_{factor}_rank_correlation"]) >= CLEAR]
+    return " + ".join(clear) or "unclear"
+
+
+def correlations(numbers: Mapping[str, float], code: str) -> str:
+    """The rank correlations of a code, such as "slant +0.93, thickness −0.05"."""
+    found = (f"{factor} {numbers[f'{code}_{factor}_rank_correlation']:+.2f}" for factor in FACTORS)
+    return ", ".join(found).replace("-", "−")
+
+
+def told(report: Mapping[str, Any]) -> dict[str, str]:
+    """The lines of the scorecard for the entries of report.json."""
+    lines = {}
+    if "accuracy" in report:
+        lines["c1 right"] = f"{report['accuracy']:.1%} of the test images"
+    if report.get("drawn_as_meant") is not None:
+        lines["drawn as meant"] = f"{report['drawn_as_meant']:.1%} of the samples are the class of their c1"
+    for code in ("c2", "c3"):
+        lines[code] = f"{meaning(report, code)} (rank correlation: {correlations(report, code)})"
+    lines["L_I(c1)"] = f"{report['info_c1_nats']:.3f} of {report['info_c1_maximum_nats']:.3f} nats"
+    return lines
 
 
 def row_names(data: Dataset) -> list[str]:
@@ -123,10 +144,10 @@ def draw_codes(run: Run, found: dict[str, Tensor], numbers: dict[str, float]) ->
                 axes.set_xticks([])
                 axes.set_xlabel("ten draws of noise, c2 and c3", fontsize=13)
             else:
-                factor, size = meaning(numbers, code)
-                axes.set_title(f"{code}: {factor} (rank correlation {size:.2f})", fontsize=14)
+                axes.set_title(f"{code}: {meaning(numbers, code)}", fontsize=14)
                 axes.set_xticks([step * column + step / 2 for column in range(len(SWEEP))], [f"{v:g}" for v in SWEEP])
-                axes.set_xlabel(f"{code}, trained on -1 to 1", fontsize=13)
+                axes.set_xlabel(f"{code}, trained on -1 to 1 (framed)", fontsize=13)
+                axes.axvspan(2 * step, 7 * step, fill=False, edgecolor="tab:orange", linewidth=2.5)
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
@@ -138,14 +159,14 @@ def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str,
     """How well c1 agrees with the classes, for report.json, and confusion.png."""
     digit_of_category = model.digit_of_category.cpu().numpy()
     order = np.argsort(digit_of_category)
-    rows = [f"{category} → {name}" for category, name in zip(order, row_names(run.data), strict=True)]
+    rows = [f"category {category} (mostly {name})" for category, name in zip(order, row_names(run.data), strict=True)]
     plots.save_confusion(
         run.folder / "confusion.png",
         tables.test[order, : len(run.data.classes)],
         f"{run.title}: c1 on the test images",
         rows,
         run.data.classes,
-        ("category that Q gives it, and the class it matches", "class of the image"),
+        ("what Q reads", "class of the image, percent of the row"),
     )
     return {
         "classes": ", ".join(run.data.classes),
@@ -159,9 +180,8 @@ def about_page(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: 
     """What explore.html says, for `explorer.save_page`."""
     sliders = []
     for code in ("c2", "c3"):
-        found = [f"{factor} {numbers[f'{code}_{factor}_rank_correlation']:+.2f}" for factor in FACTORS]
-        note = f"rank correlation: {', '.join(found)}".replace("-", "−")
-        sliders.append({"name": code, "does": meaning(numbers, code)[0], "note": note})
+        note = f"rank correlation: {correlations(numbers, code)}"
+        sliders.append({"name": code, "does": meaning(numbers, code), "note": note})
     right = f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""
     return {
         "title": run.title,

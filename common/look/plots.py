@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +62,7 @@ def save_curves(
     panels: Mapping[str, Sequence[str]],
     reference: Mapping[str, tuple[float, str]] | None = None,
     logarithmic: Sequence[str] = (),
+    percent: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
     pdf: bool = True,
 ) -> None:
@@ -70,7 +70,8 @@ def save_curves(
     not measured is left out.
 
     `reference` adds a labelled horizontal line to a panel: {panel: (height, label)}; `logarithmic` names panels whose
-    axis is logarithmic once their values span a factor of ten; `names` are columns that are called otherwise.
+    axis is logarithmic once their values span a factor of ten, `percent` those whose axis goes from 0 to 100 %; `names`
+    are columns that are called otherwise.
     """
     if not rows:
         return
@@ -79,24 +80,43 @@ def save_curves(
     down = math.ceil(len(panels) / across)
     epochs = [row["epoch"] for row in rows]
     text = title + "".join((names or {}).values())
-    with new_figure(4.2 * across, 2.9 * down + 0.4, text) as figure:
+    with new_figure(4.6 * across, 2.9 * down + 0.4, text) as figure:
+        grid = figure.add_gridspec(down, 6)
         for i, (panel, columns) in enumerate(panels.items()):
-            axes = epoch_axes(figure, (down, across, i + 1), panel)
+            row, place = divmod(i, across)
+            width = 6 // min(across, len(panels) - across * row)  # the last row is filled, too
+            axes = epoch_axes(figure, (grid[row, place * width : (place + 1) * width],), panel)
+            ends = []
             for column in columns:
-                # matplotlib hides what begins with an underscore.
-                label = re.sub("^_", " _", (names or {}).get(column, column))
                 values = [row[column] for row in rows]
-                axes.plot(epochs, values, label=label, marker="o", markersize=2.5, linewidth=1.4)
+                [line] = axes.plot(epochs, values, marker="o", markersize=2.5, linewidth=1.4)
+                ends.append((values[-1], (names or {}).get(column, column), line.get_color()))
             if reference and panel in reference:
                 height, label = reference[panel]
-                axes.axhline(height, color="0.35", linestyle="--", linewidth=1, label=label)
-            if panel in logarithmic and wide_range((row[column] for row in rows for column in columns), 10):
+                axes.axhline(height, color="0.35", linestyle="--", linewidth=1)
+                ends.append((height, label, "0.35"))
+            if panel in percent:
+                axes.set_ylim(0, 1)
+                axes.yaxis.set_major_formatter("{x:.0%}")
+            elif panel in logarithmic and wide_range((row[column] for row in rows for column in columns), 10):
                 logarithmic_axis(axes)
             elif not any(row[column] for row in rows for column in columns):
                 axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
-            axes.legend(fontsize=7, frameon=False)
+            name_ends(axes, ends)
         figure.suptitle(title, fontsize=11)
         save_figure(path, figure, pdf)
+
+
+def name_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write (height, name, colour) of lines right of the axes, apart where they would touch. The limits stay."""
+    axes.set_ylim(axes.get_ylim())
+    heights = axes.transData.transform([(0, height) for height, _, _ in ends])
+    places = axes.transAxes.inverted().transform(heights)[:, 1]
+    free = math.inf  # below the last name
+    for place, (_, name, colour) in sorted(zip(places, ends, strict=True), reverse=True):
+        free = min(place, free - 0.065)
+        style = {"color": colour, "va": "center", "fontsize": 8, "annotation_clip": False}
+        axes.annotate(name, (1, free), (5, 0), xycoords="axes fraction", textcoords="offset points", **style)
 
 
 def draw_curves(run: Run, panels: Mapping[str, Sequence[str]], **how: Any) -> None:
@@ -120,8 +140,8 @@ def wide_range(values: Iterable[float], factor: float) -> bool:
     return bool(values) and 0 < factor * min(values) < max(values)
 
 
-def epoch_axes(figure: "Figure", place: tuple[int, int, int], title: str) -> "Axes":
-    """Axes for something over the epochs, at `place` (rows, columns, number) of a figure."""
+def epoch_axes(figure: "Figure", place: tuple, title: str) -> "Axes":
+    """Axes for something over the epochs, at the `place` of a figure that `add_subplot` takes."""
     axes = figure.add_subplot(*place)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("epoch", fontsize=8)
@@ -139,14 +159,15 @@ def save_confusion(
     column_labels: Sequence[str],
     axis_labels: tuple[str, str],
 ) -> None:
-    """Draw a contingency table (rows, columns) of counts, shaded by the share of each row. axis_labels: of y and x."""
-    with new_figure(6.4, 6.0, "".join((title, *row_labels, *column_labels))) as figure:
+    """Draw a contingency table (rows, columns) of counts as percentages of the rows. axis_labels: of y and x."""
+    with new_figure(8.0, 6.0, "".join((title, *row_labels, *column_labels))) as figure:
         axes = figure.add_subplot()
-        axes.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-        for (i, j), count in np.ndenumerate(table):
-            dark = count > 0.5 * table[i].sum()
-            if count:
-                axes.text(j, i, str(count), ha="center", va="center", fontsize=8, color="white" if dark else "0.25")
+        shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (i, j), share in np.ndenumerate(shares):
+            if share >= 0.0005:
+                colour = "white" if share > 0.5 else "0.25"
+                axes.text(j, i, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(column_labels)), column_labels, fontsize=9)
         slant_long(axes)
         axes.set_yticks(range(len(row_labels)), row_labels, fontsize=9)

@@ -6,7 +6,8 @@ generative model is ever trained through it. Its last hidden layer gives the fea
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.checkpoint import flat, read_module, write_tensors
+from common.console import Console
 from common.data import Dataset, epoch_order, to_float
-from common.device import choose_precision, mixed_precision
+from common.device import choose_precision, descend, mixed_precision
 from common.look import metrics
 from common.streams import stream, stream_seed
 
@@ -85,8 +87,8 @@ class SampleScorer:
     names the shares.
     """
 
-    def __init__(self, data: Dataset, data_dir: Path, say: Callable[[str], None] = print):
-        self.classifier = digit_classifier(data, data_dir, say)
+    def __init__(self, data: Dataset, data_dir: Path, console: Console):
+        self.classifier = digit_classifier(data, data_dir, console)
         self.test = classify(self.classifier, data.test_images)
         # As many training images as test images: the distance of two finite sets depends on their sizes.
         train = classify(self.classifier, data.train_images[: len(data.test_images)])
@@ -99,12 +101,15 @@ class SampleScorer:
     def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float | None]:
         """Score images (n, 1, 28, 28) in [0, 1], best as many as there are test images.
 
-        Returns digit_0 … digit_9 (the share of each class), class_total_variation (from the shares of the training set)
-        and frechet (distance from the test images). With the classes (n,) that were meant also drawn_as_meant, the
-        share of images that are of them; None where no class of the dataset was meant.
+        Returns digit_0 … digit_9 (the share of each class), class_total_variation (from the shares of the training
+        set), frechet (distance from the test images) and frechet_over_floor, where the floor is not 0. With the classes
+        (n,) that were meant also drawn_as_meant, the share of images that are of them; None where no class of the
+        dataset was meant.
         """
         found = classify(self.classifier, images)
         shares = found.shares()
+        frechet = metrics.frechet_distance(found.features, self.test.features)
+        over_floor = metrics.quotient(frechet, self.floor)
         scores = {}
         if meant is not None:
             named = meant < len(self.columns)  # with fewer than ten classes, a category may stand for none
@@ -114,7 +119,8 @@ class SampleScorer:
             **scores,
             **dict(zip(self.columns, shares.tolist(), strict=False)),
             "class_total_variation": metrics.class_total_variation(shares, self.train_shares),
-            "frechet": metrics.frechet_distance(found.features, self.test.features),
+            "frechet": frechet,
+            **({} if over_floor is None else {"frechet_over_floor": over_floor}),
         }
 
     def summary(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -125,18 +131,28 @@ class SampleScorer:
             **meant,
             "frechet": scores["frechet"],
             "frechet_floor": self.floor,
-            "frechet_over_floor": metrics.quotient(scores["frechet"], self.floor),
+            "frechet_over_floor": scores.get("frechet_over_floor"),
             "class_total_variation": scores["class_total_variation"],
             "share_smallest": min(shares),
             "share_largest": max(shares),
             "classifier_accuracy": self.accuracy,
         }
 
+    @staticmethod
+    def told(report: Mapping[str, float | None]) -> dict[str, str]:
+        """The lines of the scorecard for the entries of report.json."""
+        ratio = report["frechet_over_floor"]
+        return {
+            "Fréchet ×": f"{'none' if ratio is None else f'{ratio:.1f}'} (the distance over that of real images)",
+            "classes": f"{report['share_smallest']:.1%} to {report['share_largest']:.1%} of the samples each, "
+            f"{report['class_total_variation']:.1%} off the training images",
+        }
 
-def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] = print) -> DigitClassifier:
+
+def digit_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitClassifier:
     """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
-    there, which `say` is told. The file's name holds a checksum of the training set and the recipe's number, so that a
-    changed set or recipe gets a classifier of its own.
+    there. The file's name holds a checksum of the training set and the recipe's number, so that a changed set or
+    recipe gets a classifier of its own.
     """
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
@@ -147,17 +163,17 @@ def digit_classifier(data: Dataset, data_dir: Path, say: Callable[[str], None] =
     if path.exists():
         read_module(path, "classifier", classifier)
     else:
-        say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
-        _train(classifier, data)
+        console.say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
+        _train(classifier, data, console)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(path, flat({"classifier": classifier}))
         except OSError as error:
-            say(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time")
+            console.say(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time")
     return classifier.eval().requires_grad_(False)
 
 
-def _train(classifier: DigitClassifier, data: Dataset) -> None:
+def _train(classifier: DigitClassifier, data: Dataset, console: Console) -> None:
     """Fit it with Adam, one learning-rate cycle, each batch shifted by up to two pixels. Same data, same weights."""
     n, device = len(data.train_images), data.train_images.device
     autocast = mixed_precision(device, choose_precision("auto", device))
@@ -166,13 +182,13 @@ def _train(classifier: DigitClassifier, data: Dataset) -> None:
     batch_size = min(BATCH_SIZE, max(n // 32, 16))
     steps = EPOCHS * math.ceil(n / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
-    for epoch in range(EPOCHS):
-        for batch in epoch_order(n, 0, epoch).to(device).split(batch_size):
+    orders = (epoch_order(n, 0, epoch).to(device) for epoch in range(EPOCHS))
+    with console.bar(steps, "classifier") as bar:
+        for batch in chain.from_iterable(order.split(batch_size) for order in orders):
             shift = torch.randint(-2, 3, (2,), generator=random).tolist()
             x = to_float(data.train_images[batch]).roll(shift, dims=(2, 3))
             with autocast:
                 loss = F.cross_entropy(classifier(x)[0], data.train_labels[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, loss)
             schedule.step()
+            bar.update()
