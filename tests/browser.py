@@ -20,7 +20,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 # Chromium refuses its sandbox to root.
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking")
 SWITCHES += ("disable-component-update", "disable-sync", "no-first-run", "remote-debugging-port=0")
-KEYS = {"ArrowRight": 39, "Home": 36, "Tab": 9}
+KEYS = {"ArrowRight": 39, "Home": 36, "Tab": 9, "3": 51}
 MIDDLE = "(b => [b.x + b.width / 2, b.y + b.height / 2, b.width])(found.getBoundingClientRect())"
 DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
 

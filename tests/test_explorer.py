@@ -104,7 +104,7 @@ def page(model, tmp_path_factory) -> Path:
     latents = draw_latent(2000, 62, seeded())
     latents = latents._replace(continuous=2 * latents.continuous).joined()
     run = SimpleNamespace(title=TITLE, epoch=2, data=SimpleNamespace(classes=CLASSES))
-    numbers = {f"{code}_{factor}_rank_correlation": 0.3 for code in ("c2", "c3") for factor in codes.FACTORS}
+    numbers = {f"{code}_{factor}_rank_correlation": 0.1 for code in ("c2", "c3") for factor in codes.FACTORS}
     numbers["c2_slant_rank_correlation"] = numbers["c3_thickness_rank_correlation"] = -0.95
     about = codes.about_page(run, model, numbers, 0.5) | {"noise": FIRST_NOISE.tolist()}
     explorer.save_page(path, explorer.plain_layers(model.ema.network), latents, about)
@@ -207,8 +207,14 @@ def test_keys_move_the_sliders_and_clicks_pick_and_draw_noise(opened, model):
     opened.click("#noise")
     assert opened.run("[...explorer.noise()]") != noise.tolist()
 
+    opened.press("3")  # a digit picks
+    assert shown(opened)[0].startswith("class dress, ")
+    opened.click("#play")
+    wait_for(lambda: "c2 slant −1.9" in shown(opened)[0])  # leans right: c2 has the sign of slant turned round
     opened.click("#reset")
     assert (shown(opened)[1] == before).all()
+    ends = opened.run("[...document.querySelectorAll('.ends span')].map(end => end.textContent)")
+    assert ends == ["leans right", "leans left", "thick", "thin"]
     assert opened.errors == []
 
 
@@ -233,7 +239,7 @@ def test_all_of_it_is_to_be_seen_at_any_width(opened, width, height):
         "[...document.querySelectorAll('input, button, canvas, label')].map(e => e.getBoundingClientRect())"
         ".map(box => [box.left, box.right, box.width, box.height])"
     )
-    assert len(boxes) == 2 * 2 + 3 * 10 + 2 + 1
+    assert len(boxes) == 2 * 2 + 3 * 10 + 3 + 1
     assert all(0 <= left < right <= width and min(wide, high) > 15 for left, right, wide, high in boxes)
     content = base64.b64decode(opened.call("Page.captureScreenshot", format="png")["data"])
     picture = np.array(Image.open(io.BytesIO(content)).convert("L"))

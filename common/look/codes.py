@@ -17,7 +17,7 @@ from common.look import figures, metrics, plots
 from common.run import Run
 
 CATEGORIES = 10
-FACTORS = ("slant", "thickness")
+FACTORS = {"slant": ("leans left", "leans right"), "thickness": ("thin", "thick")}  # with what is little and much
 CLEAR = 0.3  # rank correlation from which on a code is said to do something
 LABELLED = 10_000  # training images whose labels fit the map from categories to classes
 PER_CATEGORY = 200  # generated images that say what a code does
@@ -180,8 +180,12 @@ def about_page(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: 
     """What explore.html says, for `explorer.save_page`."""
     sliders = []
     for code in ("c2", "c3"):
-        note = f"rank correlation: {correlations(numbers, code)}"
-        sliders.append({"name": code, "does": meaning(numbers, code), "note": note})
+        does = meaning(numbers, code)
+        ends = FACTORS.get(does, ("", ""))  # no words for what does two things or none
+        if ends[0] and numbers[f"{code}_{does}_rank_correlation"] < 0:
+            ends = ends[::-1]
+        note = f"rank correlation: {correlations(numbers, code)}; trained between −1 and 1"
+        sliders.append({"name": code, "does": does, "ends": ends, "note": note})
     right = f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""
     return {
         "title": run.title,

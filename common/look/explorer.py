@@ -55,7 +55,7 @@ def save_page(path: Path, layers: Layers, latents: Tensor, about: dict[str, Any]
 
     A latent is the noise, then one number per category, then the two codes. about, as JSON, is what the page says and
     starts from: `title`, `subtitle`, `kind` (of what is picked: "digit"), `picks` (a list of [name, category]), `codes`
-    (two of {`name`, `does`, `note`}), `noise` (the numbers of the first view).
+    (two of {`name`, `does`, `ends`, `note`}), `noise` (the numbers of the first view).
     """
     packed, limits = packed_layers(layers, latents)
     sizes = {"hidden": layers.dense2.in_features, "channels": list(layers.up1.weight.shape[:2])}
