@@ -514,8 +514,8 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {"noise": latents.noise[0].tolist()}
     usual = draw_latent(4096, config.noise_size, run.stream("explorer"))
     usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
-    layers = explorer.plain_layers(model.ema.network)
-    explorer.save_page(run.folder / "explore.html", layers, usual.joined().cpu(), page)
+    layers, reader = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
+    explorer.save_page(run.folder / "explore.html", layers, usual.joined().cpu(), reader, page)
     information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
     information["info_c1_maximum_nats"] = math.log(CATEGORIES)
     found = {**agreement, **information, **read, **factors, **summary}

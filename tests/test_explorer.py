@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from common.data import drawn
 from common.look import codes, explorer
 from infogan import Config, InfoGAN, Latent, draw_latent
 from tests.browser import Page, chromium, find_chromium, wait_for
@@ -40,6 +41,7 @@ def model() -> InfoGAN:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.5, 0.5)
         pictures = model.ema.train()(draw_latent(500, 62, seeded(7)).joined())
+        model.discriminator.train().posterior(model.discriminator.features(pictures))  # has statistics of its own, too
         model.ema.network.upsample[3].weight.mul_(1.2 / pictures.logit().std())
     return model.eval()
 
@@ -93,8 +95,9 @@ def test_bytes_become_characters_that_html_leaves_alone():
 
 def test_the_same_layers_give_the_same_bytes(tmp_path):
     layers = nn.Linear(74, 64), nn.Linear(64, 49 * 32), nn.ConvTranspose2d(32, 16, 4), nn.ConvTranspose2d(16, 1, 4)
+    reader = nn.Conv2d(1, 4, 4), nn.Conv2d(4, 4, 4), nn.Linear(196, 8), nn.Linear(8, 8), nn.Linear(8, 12)
     for name in "ab":
-        explorer.save_page(tmp_path / name, explorer.Layers(*layers), torch.ones(9, 74), {})
+        explorer.save_page(tmp_path / name, explorer.Layers(*layers), torch.ones(9, 74), explorer.Reader(*reader), {})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -107,12 +110,13 @@ def page(model, tmp_path_factory) -> Path:
     numbers = {f"{code}_{factor}_rank_correlation": 0.1 for code in ("c2", "c3") for factor in codes.FACTORS}
     numbers["c2_slant_rank_correlation"] = numbers["c3_thickness_rank_correlation"] = -0.95
     about = codes.about_page(run, model, numbers, 0.5) | {"noise": FIRST_NOISE.tolist()}
-    explorer.save_page(path, explorer.plain_layers(model.ema.network), latents, about)
+    layers, reader = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
+    explorer.save_page(path, layers, latents, reader, about)
     return path
 
 
 def test_the_page_is_one_small_file_that_names_no_other(page):
-    assert page.stat().st_size <= 8_000_000
+    assert page.stat().st_size <= 15_000_000
     text = page.read_text(encoding="utf-16")
     assert not re.search(r"https?:|//\w|@import|url\(|\ssrc=|href=(?!\"data:,\")", text)
     assert "{{" not in text
@@ -180,6 +184,26 @@ def test_it_draws_what_generate_draws_to_one_grey_level(opened, model, c2, c3):
     assert np.abs(drawn - expected).max() <= 1
 
 
+def test_it_reads_what_encode_reads_even_from_strokes_of_a_pen(opened, model):
+    images = torch.cat((drawn(train=12, test=1).train_images[:, None] / 255, model.generate(4, seed=1)))
+    expected = model.encode((images * 255).round() / 255)
+    for i, greys in enumerate((images * 255).round().byte().flatten(1).tolist()):
+        found = opened.run(f"explorer.read({greys})")
+        torch.testing.assert_close(torch.tensor(found["c1"]), expected.c1[i], rtol=0, atol=0.01)
+        assert [found["c2"], found["c3"]] == pytest.approx([expected.c2[i].item(), expected.c3[i].item()], abs=0.02)
+    assert (greys_of(opened, canvas("#again")) == 0).all()
+    opened.click("#paper", 0.1, 0.2)
+    wait_for(lambda: greys_of(opened, canvas("#again")).max() > 100)
+    assert opened.run("document.querySelector('#read').innerText").count("%") == 10
+
+
+def test_the_copied_call_draws_the_same(opened, model):
+    opened.click("#noise")
+    large = shown(opened)[1]
+    drawn_again = eval(opened.run("explorer.call()"), {"model": model})[0].mul(255).round().numpy()
+    assert np.abs(drawn_again - large).max() <= 1
+
+
 def test_keys_move_the_sliders_and_clicks_pick_and_draw_noise(opened, model):
     name, before = shown(opened)
     assert name == "class T-shirt, c2 slant 0.00, c3 thickness 0.00, first noise"
@@ -239,7 +263,7 @@ def test_all_of_it_is_to_be_seen_at_any_width(opened, width, height):
         "[...document.querySelectorAll('input, button, canvas, label')].map(e => e.getBoundingClientRect())"
         ".map(box => [box.left, box.right, box.width, box.height])"
     )
-    assert len(boxes) == 2 * 2 + 3 * 10 + 3 + 1
+    assert len(boxes) == 2 * 2 + 3 * 10 + 5 + 3
     assert all(0 <= left < right <= width and min(wide, high) > 15 for left, right, wide, high in boxes)
     content = base64.b64decode(opened.call("Page.captureScreenshot", format="png")["data"])
     picture = np.array(Image.open(io.BytesIO(content)).convert("L"))

@@ -184,7 +184,7 @@ def about_page(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: 
         ends = FACTORS.get(does, ("", ""))  # no words for what does two things or none
         if ends[0] and numbers[f"{code}_{does}_rank_correlation"] < 0:
             ends = ends[::-1]
-        note = f"rank correlation: {correlations(numbers, code)}; trained between −1 and 1"
+        note = f"rank correlation: {correlations(numbers, code)}; trained on −1 to 1"
         sliders.append({"name": code, "does": does, "ends": ends, "note": note})
     right = f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""
     return {
