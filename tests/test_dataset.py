@@ -62,7 +62,7 @@ def test_the_batches_of_a_run_visit_each_image_once_per_epoch(out, tiny, monkeyp
             batches = list(run.batches())
             assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
             orders.append(torch.cat(batches))
-            run.end_epoch({})
+            run.end_epoch({}, {})
     assert [order.sort().values.tolist() for order in orders] == [list(range(128))] * 2
     assert not torch.equal(*orders)
 

@@ -57,7 +57,7 @@ def test_reals_are_ten_of_each_class_or_the_first_hundred_and_too_few_leave_blac
     [
         ({"no": ["accuracy"], "yes": ["loss", "other"]}, {}, {"yes": ["loss"]}),
         ({"a": ["loss", "tiny"]}, {"names": {"loss": "sandal"}}, {"a": ["sandal", "tiny"]}),
-        ({"a": ["loss"]}, {"reference": {"a": (0.5, "optimum"), "b": (1, "none")}}, {"a": ["loss", "optimum"]}),
+        ({"a": ["loss"]}, {"reference": {"a": (0.5, "optimum"), "b": (1, "none")}}, {"a": ["optimum", "loss"]}),
     ],
     ids=["what was not measured is left out", "a column called otherwise", "a labelled limit"],
 )

@@ -328,7 +328,11 @@ def give(source: torch.nn.Module, target: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("script", "fields"),
-    [("infogan", {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}), ("gan_mlp", {"shift": 0}), ("autoencoder", {})],
+    [
+        ("infogan", {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}),
+        ("gan_mlp", {"shift": 0}),
+        ("autoencoder", {"learning_rate": 1e-3}),
+    ],
 )
 def test_both_sides_reach_the_same_losses(script, fields):
     """InfoGAN with a tenth of its step sizes: at the full ones Adam's first steps, which know little more of a gradient
