@@ -234,7 +234,7 @@ def draw_epoch(run: Run, model: Autoencoder) -> None:
     """epoch_NNN.png, test images above their reconstructions, and curves.png as of the epochs that are complete."""
     x = run.data.test_images[:30]
     pairs = torch.stack((figures.tiled(x / 255, 3, 10), figures.tiled(reconstruct(model, x), 3, 10)), dim=1)
-    title = f"{run.title}, epoch {run.epoch}\ntest images above their reconstructions"
+    title = f"{run.title}, {run.when}\ntest images above their reconstructions"
     labels = ("original", "output") * 3
     figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
     panels = {
@@ -257,7 +257,7 @@ def draw_hidden_units(run: Run, model: Autoencoder) -> None:
     for weight in (model.encoder.weight[:count], model.decoder.weight.T[:count]):
         panels.append((weight / weight.abs().max() / 2 + 0.5).detach().view(-1, min(10, count), 28, 28))
     labels = ["reads"] * len(panels[0]) + ["writes"] * len(panels[1])
-    title = f"{run.title}, epoch {run.epoch}\nweights of {count} hidden units; grey is 0"
+    title = f"{run.title}, {run.when}\nweights of {count} hidden units; grey is 0"
     figures.save_grid(run.folder / "hidden_units.png", torch.cat(panels), title, labels)
 
 
@@ -268,7 +268,7 @@ def draw_extremes(run: Run, model: Autoencoder) -> None:
     rows = []
     for chosen in (order[:10], order[-10:]):
         rows += [run.data.test_images[chosen] / 255, output[chosen]]
-    title = f"{run.title}, epoch {run.epoch}\nthe test images reconstructed best and worst"
+    title = f"{run.title}, {run.when}\nthe test images reconstructed best and worst"
     figures.save_grid(run.folder / "extremes.png", torch.stack(rows), title, ("best", "output", "worst", "output"))
 
 
@@ -277,7 +277,7 @@ def draw_range(run: Run, model: Autoencoder) -> None:
     output = reconstruct(model, run.data.test_images[:10])
     stretched = (output - output.min()) / (output.max() - output.min())
     rows = torch.stack((run.data.test_images[:10] / 255, output, stretched))
-    title = f"{run.title}, epoch {run.epoch}\none network, two ways to show its output"
+    title = f"{run.title}, {run.when}\none network, two ways to show its output"
     figures.save_grid(run.folder / "range.png", rows, title, ("original", "clipped to [0, 1]", "stretched"))
 
 

@@ -268,7 +268,7 @@ def measure(run: Run, model: GAN, scorer: SampleScorer | None) -> dict[str, floa
 
 def draw_epoch(run: Run, model: GAN, latents: Tensor) -> None:
     """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
-    title = f"{run.title}, epoch {run.epoch}\na hundred samples, the same noise in every epoch"
+    title = f"{run.title}, {run.when}\na hundred samples, the same noise in every epoch"
     shown = model.generate(100, latents).view(10, 10, 28, 28)
     figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", shown, title)
     panels = {
@@ -294,7 +294,7 @@ def draw_interpolation(run: Run, model: GAN, latents: Tensor) -> None:
     angle = torch.arccos(F.cosine_similarity(start, end, dim=-1))[..., None]
     path = (torch.sin((1 - where) * angle) * start + torch.sin(where * angle) * end) / torch.sin(angle)
     shown = model.generate(8 * 11, path.flatten(0, 1)).view(8, 11, 28, 28)
-    title = f"{run.title}, epoch {run.epoch}\nin each row a walk from one noise to another"
+    title = f"{run.title}, {run.when}\nin each row a walk from one noise to another"
     labels = [f"{value:.1f}" for value in where.flatten()]
     figures.save_grid(run.folder / "interpolation.png", shown, title, column_labels=labels)
 

@@ -34,6 +34,11 @@ class Progress:
         """The share of all updates that is done, from 0 to 1."""
         return self.updates / (self.epochs * self.updates_per_epoch)
 
+    @property
+    def when(self) -> str:
+        """The place in training in a picture's title."""
+        return f"epoch {self.epoch}" if self.epoch else "untrained"
+
     def batches_left(self) -> Sequence[Tensor]:
         """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
         order = epoch_order(self._n, self._seed, self.epoch + 1).to(self._device)

@@ -36,7 +36,7 @@ class Draughtsman:
 
 @pytest.fixture
 def run(tmp_path, tiny):
-    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7)
+    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=[{"accuracy": 0.5}])
 
 
 @pytest.fixture
@@ -76,7 +76,8 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
     codes.draw_codes(run, sheets, NUMBERS)
     *sheets, (name, figure) = saved
     for (sheet, _, title, rows, columns), (code, what) in zip(sheets, codes.SHEETS.items(), strict=True):
-        assert (sheet, title, rows) == (f"epoch_007_{code}.png", f"a run, epoch 7\n{what}", list(DIGITS))
+        said = f"a run, epoch 7, c1 right on 50.0% of the test images\n{what}"
+        assert (sheet, title, rows) == (f"epoch_007_{code}.png", said, list(DIGITS))
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
     titles = ["c1: the category", "c2: slant", "c3: thickness"]
     assert (name, [axes.get_title() for axes in figure.axes]) == ("codes.png", titles)

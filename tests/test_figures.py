@@ -25,7 +25,7 @@ def saved(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, tiny):
-    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7)
+    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7")
 
 
 @pytest.mark.parametrize("labels", [((), ()), (("upper row", "lower row"), ("a", "b", "c"))])

@@ -123,9 +123,11 @@ def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Ten
 
 def draw_sheets(run: Run, found: dict[str, Tensor]) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png of what `sheets` returns."""
+    accuracy = run.rows[-1].get("accuracy") if run.rows else None
+    right = "" if accuracy is None else f", c1 right on {accuracy:.1%} of the test images"
     for code, sheet in found.items():
         columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
-        title = f"{run.title}, epoch {run.epoch}\n{SHEETS[code]}"
+        title = f"{run.title}, {run.when}{right}\n{SHEETS[code]}"
         path = run.folder / f"epoch_{run.epoch:03d}_{code}.png"
         figures.save_grid(path, sheet, title, row_names(run.data), columns)
 
@@ -151,7 +153,7 @@ def draw_codes(run: Run, found: dict[str, Tensor], numbers: dict[str, float]) ->
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
-        figure.suptitle(f"{run.title}, epoch {run.epoch}", fontsize=14)
+        figure.suptitle(f"{run.title}, {run.when}", fontsize=14)
         plots.save_figure(run.folder / "codes.png", figure)
 
 

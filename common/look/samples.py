@@ -19,7 +19,7 @@ def draw_neighbours(run: Run, samples: Tensor) -> float | None:
     nearest = torch.cdist(samples, reals).topk(3, largest=False)
     fresh = torch.cdist(run.data.test_images[:100].flatten(1).float() / 255, reals).min(dim=1).values
     rows = torch.cat((samples[None, :10], reals[nearest.indices[:10]].transpose(0, 1)))
-    title = f"{run.title}, epoch {run.epoch}\nsamples, and the training images nearest to them"
+    title = f"{run.title}, {run.when}\nsamples, and the training images nearest to them"
     labels = ("sample", "nearest", "second", "third")
     figures.save_grid(run.folder / "neighbours.png", rows.view(4, 10, 28, 28), title, labels)
     return metrics.quotient(nearest.values[:, 0].mean().item(), fresh.mean().item())
@@ -40,5 +40,5 @@ def draw_shares(run: Run, shares: list[float], target: list[float]) -> None:
         axes.set_ylim(0, 1.25 * max(*shares, *target))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=2, loc="upper center")
-        axes.set_title(f"{run.title}, epoch {run.epoch}: what is drawn", fontsize=10)
+        axes.set_title(f"{run.title}, {run.when}: what is drawn", fontsize=10)
         plots.save_figure(run.folder / "digits.png", figure)
