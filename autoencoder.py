@@ -36,7 +36,7 @@ PIXELS = 28 * 28
 SHOWN = {"ratio": "over PCA", "test_mse": "test error", "train_mse": "train error", "dead_units": "dead"}
 # what curves.png calls them
 NAMES = {"test_mse": "test", "train_mse": "training", "pca_test_mse": "PCA, test", "dead_units": "dead units"}
-WARM_UP = 0.04  # share of the updates in which Adam's step size rises [measured]
+WARM_UP = 0.04  # share of the updates in which Adam's step size rises [measured: docs]
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 
 
@@ -44,16 +44,16 @@ WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 class Config(Settings):
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with, below 784 [textbook]
-    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: see README]
+    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: docs]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
-    epochs: int = 30  # passes over the training images; the default grows below 20,000 [measured: see README]
+    epochs: int = 30  # passes over the training images; the default grows below 20,000 [measured: docs]
     batch_size: int = 128  # images per update [assumption]
-    learning_rate: float = 3e-3  # the highest; rises over 4 % of the updates, falls to 0 along a cosine [measured]
-    learning_rate_sgd: float = 5e-3  # of sgd at the start, whose loss is summed over pixels [measured: see README]
+    learning_rate: float = 3e-3  # the highest; rises over 4 % of the updates, then falls to 0 [measured: docs]
+    learning_rate_sgd: float = 5e-3  # of sgd at the start, whose loss is summed over pixels [measured: docs]
     seed: int = 0  # decides weights and order
     # machine
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16 is slower on layers this small [measured]
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16 is slower on small layers [measured: docs]
 
     SCRIPT: ClassVar = "autoencoder"
     LIMITS: ClassVar = {

@@ -1,6 +1,6 @@
 """A GAN of fully connected networks that draws MNIST's ten digits in their right shares.
 
-    python gan_mlp.py          # 6 minutes on two cores; README.md has the table of seeds and what each part adds
+    python gan_mlp.py          # 6 minutes on two cores; docs/gan.md has the table of seeds
 
 Goodfellow et al. 2014, "Generative Adversarial Networks" (arXiv:1406.2661), without a single convolution. Such a GAN is
 known for drawing too many 1s: a stroke of few pixels is the easiest thing to get right, and D, which sees one image at
@@ -50,13 +50,13 @@ class Config(Settings):
     widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [assumption]
     leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
-    shift: int = 1  # D sees every image moved by up to so many pixels [measured: see README]
+    shift: int = 1  # D sees every image moved by up to so many pixels [measured: docs]
     # optimisation
-    epochs: int = 40  # passes over the training images; the default grows below 20,000 [measured: see README]
+    epochs: int = 40  # passes over the training images; the default grows below 20,000 [measured: docs]
     batch_size: int = 128  # images per update [DCGAN]
-    learning_rate_d: float = 4e-4  # Adam step size of D [measured: see README]
-    learning_rate_g: float = 1e-3  # Adam step size of G [measured: see README]
-    decay_from: float = 0.5  # share of the updates after which both step sizes fall evenly to 0 [measured: see README]
+    learning_rate_d: float = 4e-4  # Adam step size of D [measured: docs]
+    learning_rate_g: float = 1e-3  # Adam step size of G [measured: docs]
+    decay_from: float = 0.5  # share of the updates after which both step sizes fall evenly to 0 [measured: docs]
     beta1: float = 0.5  # Adam's decay of the first moment [DCGAN]
     average: float = 0.999  # decay of the running average of G's weights that samples are drawn from; 0: G itself
     seed: int = 0  # decides weights, order and noise

@@ -1,4 +1,4 @@
-"""The READMEs keep what they show: every command and every Python block runs, every picture is there."""
+"""The READMEs and docs/ keep what they show: every command and Python block runs, every link leads somewhere."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.settings import ROOT
 
-READMES = ("README.md", "README.ja.md")
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 NOT_RUN = ("-m pip", "-m pytest", "throughput.py")  # the last one needs MNIST's files
 # What Python imports in every process of the test, those that a study starts included.
 SMALL = """
@@ -41,20 +41,21 @@ for call in json.loads(sys.argv[1]):
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a README: (language, text)."""
+    """The fenced blocks of a page: (language, text)."""
     return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def calls() -> list[list[str]]:
     """The commands, `a && b` as two, then the Python blocks; each trains for an epoch, and a study has one seed."""
-    found, shell = [], "".join(text for language, text in blocks("README.md") if not language)
+    shown = [block for page in PAGES for block in blocks(page)]
+    found, shell = [], "".join(text for language, text in shown if not language)
     for command in re.findall(r"^(?:.* && )?python .*", shell, re.MULTILINE):
         for part in command.partition("  #")[0].split(" && "):
             words = [re.sub(r"^\d+-\d+$", "0", word) for word in shlex.split(part)[1:]]
             trains = not {"studies/compare.py", "studies/accuracy_over_time.py", "--resume"} & set(words)
             if not any(name in part for name in NOT_RUN):
                 found.append([*words, *(["--epochs", "1"] if trains else [])])
-    return found + [["-c", text] for language, text in blocks("README.md") if language == "python"]
+    return found + [["-c", text] for language, text in shown if language == "python"]
 
 
 def not_cloned(folder: str, names: list[str]) -> set[str]:
@@ -77,7 +78,7 @@ def clone(tmp_path):
 
 @pytest.mark.slow
 def test_every_command_and_every_python_block_runs(clone):
-    """In the order of the page, since later ones use the runs of earlier ones; on 128 drawn digits."""
+    """In the order of the pages, since later ones use the runs of earlier ones; on 128 drawn digits."""
     assert len(calls()) > 7
     command = [sys.executable, "-c", DRIVER, json.dumps(calls())]
     quick = {**os.environ, "PYTHONPATH": str(clone)}
@@ -91,9 +92,13 @@ def test_both_languages_show_the_same_blocks():
     assert blocks("README.md") == blocks("README.ja.md")
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_what_a_readme_links_to_is_there(name):
-    links = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")))
-    files = {link for link in links if not link.startswith("http")}
-    assert {link for link in files if not (ROOT / link).exists()} == set()
-    assert {path.name for path in (ROOT / "docs").iterdir()} == {Path(link).name for link in files if "docs/" in link}
+@pytest.mark.parametrize("name", [*PAGES, "README.ja.md"])
+def test_what_a_page_links_to_is_there(name):
+    page = ROOT / name
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")) if "://" not in link}
+    assert {link for link in links if not (page.parent / link).exists()} == set()
+
+
+def test_every_page_and_picture_is_linked():
+    linked = {Path(link).name for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())}
+    assert {path.name for path in (ROOT / "docs").iterdir()} <= linked
