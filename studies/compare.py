@@ -3,7 +3,8 @@
     python studies/compare.py outputs/infogan/run-001 outputs/infogan/run-002
 
 Writes compare.png (the curves of all runs, above the last picture of each) and compare.csv (a column per run: the
-fields in which they differ, then what they reached) to outputs/<script>/compare-NNN, and prints that table.
+fields in which they differ, then what they reached) to outputs/<script>/compare-NNN, and prints where they differ, the
+best of each figure with a star.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from studies.seeds import SCRIPTS
 
 ACROSS = 3  # panels, and pictures, in a row
 GAP = 16  # screen pixels between pictures
+HIGHER = ("accuracy", "drawn_as_meant", "info_c", "mutual_information", "neighbours_agree")  # is better
+LOWER = ("frechet", "ratio", "mse", "class_total_variation", "dead_units")
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,31 @@ def table_of(runs: dict[str, Found]) -> list[dict[str, Any]]:
     return rows + [{"": name, **{run: found.reached.get(name, "") for run, found in runs.items()}} for name in reached]
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the columns of the table, aligned."""
-    lines = [list(rows[0])]
-    lines += [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def print_table(rows: list[dict[str, Any]], settings: Collection[str]) -> None:
+    """Print where the columns of the table differ: the settings, then what was reached, the best with a star."""
+    differ = [row for row in rows if len({str(value) for name, value in row.items() if name}) > 1]
+    figures = [row for row in differ if row[""] not in settings]
+    figures.sort(key=lambda row: not row[""].startswith(("accuracy", "frechet_over_floor", "ratio")))
+    lines = [list(rows[0]), *map(cells, differ[: len(differ) - len(figures)]), [], *map(cells, figures)]
+    widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip())
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row as it is printed."""
+    name, *values = row.values()
+    known = [value for value in values if isinstance(value, (int, float))]
+    better = max if any(part in name for part in HIGHER) else min if any(part in name for part in LOWER) else None
+    best = better(known) if better and known else None
+    texts = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+    stars = (" *" if value == best and best is not None else "" for value in values)
+    return [name, *map(str.__add__, texts, stars)]
 
 
 def draw(path: Path, runs: dict[str, Found]) -> None:
-    """The curves of all runs, a panel per column of metrics.csv, above the last picture of each; no file of nothing."""
+    """The curves of all runs, {what it is called: run}, a panel per column of metrics.csv, above the last picture of
+    each; no file of nothing."""
     columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
     columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS, *SHARES)]
     rows = [[curves(runs, columns)]] if columns else []
@@ -160,8 +177,11 @@ def main(arguments: list[str]) -> dict[str, dict[str, Any]]:
     runs = {path.relative_to(shared).as_posix(): look_into(path, config_class) for path in paths}
     table, folder = table_of(runs), numbered_folder(own.out / script, "compare")
     write_csv(folder / "compare.csv", table)
-    draw(folder / "compare.png", runs)
-    print_table(table)
+    settings = next(iter(runs.values())).fields
+    changed = [row for row in table if row[""] in settings]
+    names = {name: ", ".join([name, *(f"{row['']} {row[name]}" for row in changed)]) for name in runs}
+    draw(folder / "compare.png", {names[name]: run for name, run in runs.items()})
+    print_table(table, settings)
     print(f"folder: {folder}", flush=True)
     return {name: run.reached for name, run in runs.items()}
 

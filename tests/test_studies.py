@@ -208,7 +208,9 @@ def test_the_table_has_what_differs_and_what_was_reached_even_by_an_unfinished_r
     assert (rows["epoch"], rows["seconds"][2]) == (["2", "2", "1"], ""), "the time of an epoch is not that of the run"
     assert reached["run-002"]["ratio"] == ratios[1]
     shown = capsys.readouterr().out
-    assert re.search(rf"^hidden +5 +9 +5$(?s:.*)^ratio +{ratios[0]:.4g} (?s:.*){re.escape(str(folder))}$", shown, re.M)
+    said = " +".join(re.escape(f"{ratio:.4g}{' *' * (ratio == min(ratios))}") for ratio in ratios)
+    assert re.search(rf"^hidden +5 +9 +5\n\nratio +{said}$(?s:.*){re.escape(str(folder))}$", shown, re.M)
+    assert "dataset" not in shown  # is the same
 
 
 def test_the_picture_shows_every_run_and_is_the_same_again(runs, tmp_path):
