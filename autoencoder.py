@@ -25,17 +25,16 @@ from common import arguments, init
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import Dataset, to_float
-from common.device import adam, cuda_graphed, default_torch_modes, descend, eval_mode, set_learning_rate
+from common.device import cuda_graphed, default_torch_modes, eval_mode
 from common.look import figures, metrics, plots
+from common.optim import adam, descend, scale_learning_rates
 from common.run import Run
 from common.settings import Settings
 from common.streams import stream_seed
 
 PIXELS = 28 * 28
-# columns of the console
+# columns of metrics.csv on the console and in curves.png
 SHOWN = {"ratio": "over PCA", "test_mse": "test error", "train_mse": "train error", "dead_units": "dead"}
-# what curves.png calls them
-NAMES = {"test_mse": "test", "train_mse": "training", "pca_test_mse": "PCA, test", "dead_units": "dead units"}
 WARM_UP = 0.04  # share of the updates in which Adam's step size rises [measured: docs]
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 
@@ -117,9 +116,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, hidden: Tensor) -> Tensor:
         """Hidden values (n, hidden) -> images (n, 1, 28, 28), clipped to [0, 1]. ValueError for another shape."""
-        hidden = torch.as_tensor(hidden)
-        n = len(hidden) if hidden.ndim else 1
-        hidden = arguments.numbers("hidden values", hidden, (n, self.config.hidden))
+        hidden = arguments.rows("hidden values", hidden, self.config.hidden)
         return self.output(hidden).clamp(0, 1).view(-1, 1, 28, 28)
 
 
@@ -136,19 +133,16 @@ def make_optimizer(model: Autoencoder) -> torch.optim.Optimizer:
     config = model.config
     if config.optimizer == "adam":
         return adam(model, config.learning_rate)
+    weights = [{"params": model.parameters(), "initial_lr": config.learning_rate_sgd}]
     rate = torch.tensor(config.learning_rate_sgd, device=model.decoder.bias.device)
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
+    return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def schedule(optimizer: torch.optim.Optimizer, config: Config, progress: float) -> None:
-    """Set the step size for the next update, after this share of all updates: it falls to 0 along a cosine.
-
-    Adam's rises first: its first steps all go one way, and full ones would kill hidden units for good.
-    """
-    rate = config.learning_rate_sgd
-    if config.optimizer == "adam":
-        rate = config.learning_rate * min(1, progress / WARM_UP + 0.01)
-    set_learning_rate(optimizer, rate * 0.5 * (1 + math.cos(math.pi * progress)))
+    """Set the step size for the next update, after this share of all updates: it falls to 0 along a cosine. Adam's
+    rises first: its first steps all go one way, and full ones would kill hidden units for good."""
+    rise = min(1, progress / WARM_UP + 0.01) if config.optimizer == "adam" else 1
+    scale_learning_rates(rise * 0.5 * (1 + math.cos(math.pi * progress)), optimizer)
 
 
 def update(
@@ -244,21 +238,19 @@ def draw_epoch(run: Run, model: Autoencoder) -> None:
         "hidden units that are always 0": ["dead_units"],
     }
     reference = {"test error over that of PCA": (1.0, "PCA")}
-    plots.draw_curves(run, panels, reference=reference, logarithmic=("mean squared error per pixel",), names=NAMES)
+    plots.draw_curves(run, panels, reference=reference, logarithmic=("mean squared error per pixel",), names=SHOWN)
 
 
 def draw_hidden_units(run: Run, model: Autoencoder) -> None:
-    """hidden_units.png: what each unit reads (encoder) and writes (decoder), the first fifty units.
+    """hidden_units.png: what each of the first fifty units reads (encoder), beside what it writes (decoder).
 
-    Weights have a sign: grey is 0, white and black are plus and minus the largest weight of the panel.
+    Weights have a sign: grey is 0, white and black are plus and minus the largest weight of either layer.
     """
-    count = min(50, model.encoder.out_features // 10 * 10 or model.encoder.out_features)
-    panels = []
-    for weight in (model.encoder.weight[:count], model.decoder.weight.T[:count]):
-        panels.append((weight / weight.abs().max() / 2 + 0.5).detach().view(-1, min(10, count), 28, 28))
-    labels = ["reads"] * len(panels[0]) + ["writes"] * len(panels[1])
-    title = f"{run.title}, {run.when}\nweights of {count} hidden units; grey is 0"
-    figures.save_grid(run.folder / "hidden_units.png", torch.cat(panels), title, labels)
+    both = model.encoder.weight[:50].detach(), model.decoder.weight.T[:50].detach()
+    pairs = torch.stack([weight / weight.abs().max() / 2 + 0.5 for weight in both], dim=1).view(-1, 28, 28)
+    shown, labels = figures.tiled(pairs, math.ceil(len(pairs) / 10), 10), ("reads", "writes") * 5
+    title = f"{run.title}, {run.when}\nweights of {len(both[0])} hidden units; grey is 0"
+    figures.save_grid(run.folder / "hidden_units.png", shown, title, column_labels=labels)
 
 
 def draw_extremes(run: Run, model: Autoencoder) -> None:
@@ -288,11 +280,9 @@ def report(run: Run, model: Autoencoder) -> dict:
     draw_range(run, model)
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
     final = measure(model, run.data, run.rows[-1]["pca_test_mse"], part=None)
-    told = {
-        "test error": f"{final['test_mse']:.6f} per pixel, {final['pca_test_mse']:.6f} of PCA with as many units",
-        "ratio": f"{final['ratio']:.4f}" if "ratio" in final else "none",
-        "dead units": str(final["dead_units"]),
-    }
+    errors = f"{final['test_mse']:.6f} per pixel, {final['pca_test_mse']:.6f} of PCA with as many units"
+    ratio = f"{final['ratio']:.4f}" if "ratio" in final else "none"
+    told = {"test error": errors, "ratio": ratio, "dead units": str(final["dead_units"])}
     return run.finish({"ratio": None, **final}, told, f"epoch_{run.epoch:03d}.png", warnings=doubts(final, run.config))
 
 

@@ -25,10 +25,11 @@ from common.augment import shifted
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, default_torch_modes, descend, eval_mode, frozen, set_learning_rate
+from common.device import cuda_graphed, default_torch_modes, eval_mode, frozen
 from common.ema import RunningAverage
 from common.look import figures, metrics, plots, samples
 from common.look.scorer import SampleScorer
+from common.optim import adam, descend, linear_decay, scale_learning_rates
 from common.run import Run
 from common.settings import Settings
 from common.streams import drawing_generator, stream_seed
@@ -37,9 +38,6 @@ PIXELS = 28 * 28
 # columns of the console
 SHOWN = {"frechet_over_floor": "Fréchet ×", "class_total_variation": "shares off %"}
 SHOWN |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
-# what curves.png calls the columns of metrics.csv
-NAMES = {"loss_d": "D", "loss_g": "G", "d_real": "real", "d_fake": "generated"}
-NAMES |= {"frechet_over_floor": "samples", "class_total_variation": "samples"}
 
 
 @dataclass(frozen=True)
@@ -179,27 +177,18 @@ def refresh_batchnorm(model: GAN, random: torch.Generator) -> None:
     model.ema(draw_noise(10_000, model.config.noise_size, random))
 
 
-Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of D, and of G
-
-
-def make_optimizers(model: GAN) -> Optimizers:
-    config = model.config
-    return (
-        adam(model.discriminator, config.learning_rate_d, config.beta1),
-        adam(model.generator, config.learning_rate_g, config.beta1),
-    )
-
-
-def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
-    """Set both step sizes for the next update. progress: share of all updates that is done. From `decay_from` on they
-    fall evenly to 0."""
-    factor = min(1.0, (1 - progress) / (1 - config.decay_from))
-    for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
-        set_learning_rate(optimizer, rate * factor)
+def make_optimizers(model: GAN) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Adam of D, and of G."""
+    d, g, config = model.discriminator, model.generator, model.config
+    return adam(d, config.learning_rate_d, config.beta1), adam(g, config.learning_rate_g, config.beta1)
 
 
 def update(
-    model: GAN, optimizers: Optimizers, reals: Tensor, random: torch.Generator, autocast: torch.autocast
+    model: GAN,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    reals: Tensor,
+    random: torch.Generator,
+    autocast: torch.autocast,
 ) -> dict[str, Tensor]:
     """A step of D, then one of G on the same generated images, then the average. reals: (n, 1, 28, 28) in [0, 1]."""
     optimizer_d, optimizer_g = optimizers
@@ -242,7 +231,7 @@ def main(config: Config) -> dict:
         step = cuda_graphed(one_update, run.device, random)
         for _ in run.remaining_epochs():
             for batch in run.batches():
-                schedule(optimizers, config, run.progress)
+                scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.0), *optimizers)
                 run.add(step(batch))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)
@@ -278,7 +267,7 @@ def draw_epoch(run: Run, model: GAN, latents: Tensor) -> None:
         "losses [nats]": ["loss_d", "loss_g"],
         "mean probability of being real": ["d_real", "d_fake"],
     }
-    names = dict(zip(metrics.SHARES, run.data.classes, strict=False)) | NAMES
+    names = dict(zip(metrics.SHARES, run.data.classes, strict=False)) | SHOWN
     logarithmic = ("Fréchet ×: over that of real images", "distance of the classes' shares")
     plots.draw_curves(run, panels, logarithmic=logarithmic, percent=["mean probability of being real"], names=names)
 

@@ -30,10 +30,11 @@ from common import BadInput, arguments, guide, init
 from common.checkpoint import load_model
 from common.cli import run_cli
 from common.data import to_float
-from common.device import adam, cuda_graphed, default_torch_modes, descend, eval_mode, frozen, set_learning_rate
+from common.device import cuda_graphed, default_torch_modes, eval_mode, frozen
 from common.ema import RunningAverage
 from common.look import codes, explorer, figures, metrics, plots
 from common.look.scorer import SampleScorer
+from common.optim import adam, descend, linear_decay, scale_learning_rates
 from common.run import Run
 from common.settings import Settings
 from common.streams import drawing_generator, stream_seed
@@ -41,13 +42,10 @@ from common.streams import drawing_generator, stream_seed
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 PIECE = 250  # images that a trained model handles at a time: memory stays that of training
-# columns of the console
+# columns of metrics.csv on the console, and what curves.png calls those of real images
 SHOWN = {"accuracy": "c1 right %", "info_c1_nats": "I(c1)", "info_c2_nats": "I(c2)", "info_c3_nats": "I(c3)"}
 SHOWN |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
-# what curves.png calls the columns of metrics.csv
-NAMES = {"loss_d": "D", "loss_g": "G", "d_real": "real", "d_fake": "generated", "accuracy": "Q"}
-NAMES |= {f"info_{code}_nats": f"{code}, generated" for code in ("c1", "c2", "c3")}
-NAMES |= {f"guide_{code}_nats": f"{code}, real" for code in ("c1", "c2", "c3")}
+ON_REALS = {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", "c2", "c3")}
 
 
 @dataclass(frozen=True)
@@ -364,28 +362,18 @@ def generator_objective(model: InfoGAN, fake: Coded) -> tuple[Tensor, dict[str, 
     return adversarial - config.info_weight * bound, {"loss_g": adversarial}
 
 
-Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of D and Q, and of G
-
-
-def make_optimizers(model: InfoGAN) -> Optimizers:
-    config = model.config
-    return (
-        adam(model.discriminator, config.learning_rate_d, config.beta1),
-        adam(model.generator, config.learning_rate_g, config.beta1),
-    )
-
-
-def schedule(optimizers: Optimizers, config: Config, progress: float) -> None:
-    """Set both step sizes for the next update. progress: share of all updates that is done. From `decay_from` on they
-    fall evenly to 2 %."""
-    late = max(0.0, progress - config.decay_from)
-    factor = 1 - 0.98 * late / (1 - config.decay_from) if late else 1.0
-    for optimizer, rate in zip(optimizers, (config.learning_rate_d, config.learning_rate_g), strict=True):
-        set_learning_rate(optimizer, rate * factor)
+def make_optimizers(model: InfoGAN) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Adam of D and Q, and of G."""
+    d, g, config = model.discriminator, model.generator, model.config
+    return adam(d, config.learning_rate_d, config.beta1), adam(g, config.learning_rate_g, config.beta1)
 
 
 def update(
-    model: InfoGAN, optimizers: Optimizers, real: Coded, random: torch.Generator, autocast: torch.autocast
+    model: InfoGAN,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    real: Coded,
+    random: torch.Generator,
+    autocast: torch.autocast,
 ) -> dict[str, Tensor]:
     """A step of D and Q, then one of G on the same generated images, then the running average."""
     optimizer_d, optimizer_g = optimizers
@@ -426,7 +414,7 @@ def main(config: Config) -> dict:
         step, tables = cuda_graphed(one_update, run.device, random), None
         for _ in run.remaining_epochs():
             for batch in run.batches():
-                schedule(optimizers, config, run.progress)
+                scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
                 run.add(step(batch))
             row, tables = measure(run, model)
             run.end_epoch(row, SHOWN, warnings=(failure(run, guided), metrics.collapse([*run.rows, row])))
@@ -487,7 +475,7 @@ def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
         real: ["d_real", "d_fake"],
     }
     reference = {c1: (math.log(CATEGORIES), "ln 10"), right: (1 / CATEGORIES, "chance")}
-    plots.draw_curves(run, panels, reference=reference, percent=(right, real), names=NAMES)
+    plots.draw_curves(run, panels, reference=reference, percent=(right, real), names=SHOWN | ON_REALS)
 
 
 def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, tables: codes.Tables | None) -> dict:
@@ -496,29 +484,30 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     prior = draw_latent(codes.PER_CATEGORY * CATEGORIES, config.noise_size, run.stream("measured codes"))
     factors = codes.measure(model, prior.noise, prior.continuous)
     read = {"guide_neighbours_agree": guided.neighbours_agree.item()} if config.guided else {}
-    agreement, scores, summary, train_shares = {}, {}, {}, None
+    agreement, scores, train_shares = {}, {}, None
     if tables:
         agreement = codes.compare_with_labels(run, model, tables)
         scorer = SampleScorer(data, config.data_dir, run.console)
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-        judged = draw_latent(len(data.test_images), config.noise_size, run.stream("judged samples"))
-        c2, c3 = judged.continuous.unbind(dim=1)
-        samples = model.generate(len(c2), category=judged.category, c2=c2, c3=c3, noise=judged.noise)
-        scores = scorer(samples, meant=model.digit_of_category[judged.category].cpu())
-        summary, train_shares = scorer.summary(scores), scorer.train_shares
+        noise, category, continuous = draw_latent(
+            len(data.test_images), config.noise_size, run.stream("judged samples")
+        )
+        samples = model.generate(len(noise), None, category, *continuous.unbind(dim=1), noise)
+        scores = scorer(samples, meant=model.digit_of_category[category].cpu())
+        train_shares = scorer.train_shares
         if config.guided:
             table = metrics.contingency(guided.c1.long(), data.train_labels, CATEGORIES)
             read["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
     codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
     page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {"noise": latents.noise[0].tolist()}
-    usual = draw_latent(4096, config.noise_size, run.stream("explorer"))
-    usual = usual._replace(continuous=usual.continuous * 2)  # the sliders go to -2 and 2
-    layers, reader = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
-    explorer.save_page(run.folder / "explore.html", layers, usual.joined().cpu(), reader, page)
+    drawn = draw_latent(4096, config.noise_size, run.stream("explorer"))
+    drawn = drawn._replace(continuous=drawn.continuous * 2).joined().cpu()  # the sliders go to -2 and 2
+    networks = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
+    explorer.save_page(run.folder / "explore.html", *networks, drawn, page)
     information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
     information["info_c1_maximum_nats"] = math.log(CATEGORIES)
-    found = {**agreement, **information, **read, **factors, **summary}
+    found = {**agreement, **information, **read, **factors, **(scorer.summary(scores) if tables else {})}
     told = codes.told(found) | (SampleScorer.told(found) if tables else {})
     collapsed = metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)
     return run.finish(found, told, "codes.png and explore.html", warnings=(failure(run, guided), collapsed))

@@ -39,6 +39,12 @@ def numbers(name: str, value: float | Tensor, shape: tuple[int, ...]) -> Tensor:
     return given.expand(shape)
 
 
+def rows(name: str, value: Tensor, width: int) -> Tensor:
+    """Finite numbers (n, width), for any n -> float32."""
+    given = as_tensor(name, value, torch.float32)
+    return numbers(name, given, (len(given) if given.ndim else 1, width))
+
+
 def image_batch(x: Tensor) -> Tensor:
     """Images (n, 1, 28, 28) of floats in [0, 1] -> float32."""
     x = as_tensor("images", x)

@@ -91,28 +91,6 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
         network.train(training)
 
 
-def adam(network: nn.Module, learning_rate: float, beta1: float = 0.9) -> torch.optim.Adam:
-    """Fused Adam. Its step size is a tensor on the device, so that a CUDA graph reads the current value."""
-    device = next(network.parameters()).device
-    rate = torch.tensor(learning_rate, device=device)
-    return torch.optim.Adam(
-        network.parameters(), lr=rate, betas=(beta1, 0.999), fused=True, capturable=device.type == "cuda"
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the step size of an optimiser whose step size is a tensor."""
-    for group in optimizer.param_groups:
-        group["lr"].fill_(rate)
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of the optimiser down the gradient of the loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-
-
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next update.
 

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from common import BadInput
 from common.augment import moved, neighbours
 from common.data import to_float
-from common.device import adam, descend, eval_mode, mixed_precision, set_learning_rate
+from common.device import eval_mode, mixed_precision
+from common.optim import adam, descend, linear_decay, scale_learning_rates
 from common.streams import stream, stream_seed
 
 CATEGORIES = 10
@@ -136,7 +137,7 @@ def train_step(
     before, after = factors.chunk(2)
     loss = -shared_information(*logits.softmax(dim=1).chunk(2), balance)
     loss = loss - FACTORS_WEIGHT * followed_factors(after[:own] - before[:own], put_in[:own])
-    set_learning_rate(optimizer, LEARNING_RATE * min(1, progress / WARM_UP + 0.01, 0.02 + 1.96 * (1 - progress)))
+    scale_learning_rates(min(1, progress / WARM_UP + 0.01, linear_decay(progress, 0.5, 0.02)), optimizer)
     descend(optimizer, loss)
 
 

@@ -29,6 +29,7 @@ from common.cli import Parser, parse, run_program
 from common.data import epoch_order, load_dataset, to_float
 from common.device import choose_device, choose_precision, mixed_precision
 from common.files import write_csv
+from common.optim import linear_decay, scale_learning_rates
 from common.settings import Settings
 from common.streams import stream, stream_seed
 from studies.accuracy_over_time import RESULTS, Points, save_lines
@@ -55,7 +56,7 @@ def trained(config: infogan.Config, images: Tensor) -> Points:
     batches = [batch.to(device) for order in orders for batch in order.split(config.batch_size)]
     points = []
     for updates, batch in enumerate(batches):
-        infogan.schedule(optimizers, config, updates / len(batches))
+        scale_learning_rates(linear_decay(updates / len(batches), config.decay_from, 0.02), *optimizers)
         real = infogan.Coded(to_float(images.index_select(0, batch)), *guided.of(batch))
         seen = infogan.update(model, optimizers, real, random, autocast)
         if updates % EVERY == 0:

@@ -65,7 +65,8 @@ def test_generate_refuses(untrained, script, given):
 IMAGES = [torch.zeros(shape) for shape in ((28, 28), (2, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27), (2, 784))]
 IMAGES += [torch.zeros(2, 1, 28, 28, dtype=kind) for kind in (torch.uint8, torch.bool, torch.complex64)]
 IMAGES += [torch.full((2, 1, 28, 28), value) for value in (1.01, -0.01, NAN, INF, 255.0)]
-HIDDEN = [*(torch.zeros(shape) for shape in ((3, 21), (20,), (), (1, 2, 20))), torch.full((1, 20), NAN), 1.0]
+HIDDEN = [*(torch.zeros(shape) for shape in ((3, 21), (20,), (), (1, 2, 20))), torch.full((1, 20), NAN)]
+HIDDEN += [1.0, "x", [[0], "x"]]
 CALLS = [(script, "encode", x) for script in ("infogan", "autoencoder") for x in IMAGES]
 
 

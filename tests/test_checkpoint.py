@@ -17,7 +17,7 @@ from torch import nn
 import autoencoder
 from common import BadInput, checkpoint
 from common.cli import parse
-from common.device import adam
+from common.optim import adam
 from common.run import Run
 from tests.children import SCRIPTS, TINY, assert_refused, shell, whole
 

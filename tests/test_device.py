@@ -67,18 +67,6 @@ def test_frozen_is_a_training_pass_that_lets_gradients_through_and_not_in():
     assert network[1].num_batches_tracked == network[4].num_batches_tracked == 1
 
 
-def test_the_step_size_is_a_tensor_that_is_set_in_place():
-    """A CUDA graph reads it from where it was when the step was captured."""
-    network = nn.Linear(1, 1)
-    optimizer = device.adam(network, 1e-3, beta1=0.5)
-    rate, before = optimizer.param_groups[0]["lr"], network.weight.item()
-    device.set_learning_rate(optimizer, 0.25)
-    assert optimizer.param_groups[0]["lr"] is rate
-    network(torch.ones(1, 1)).sum().backward()
-    optimizer.step()
-    assert before - network.weight.item() == pytest.approx(0.25, rel=1e-4)  # Adam's first step is as long as its rate
-
-
 def test_on_cuda_three_updates_run_eagerly_then_one_is_captured_and_replayed(monkeypatch):
     """On a card that is not there."""
     monkeypatch.setattr(torch, "cuda", MagicMock())

@@ -97,7 +97,7 @@ def test_the_same_layers_give_the_same_bytes(tmp_path):
     layers = nn.Linear(74, 64), nn.Linear(64, 49 * 32), nn.ConvTranspose2d(32, 16, 4), nn.ConvTranspose2d(16, 1, 4)
     reader = nn.Conv2d(1, 4, 4), nn.Conv2d(4, 4, 4), nn.Linear(196, 8), nn.Linear(8, 8), nn.Linear(8, 12)
     for name in "ab":
-        explorer.save_page(tmp_path / name, explorer.Layers(*layers), torch.ones(9, 74), explorer.Reader(*reader), {})
+        explorer.save_page(tmp_path / name, explorer.Layers(*layers), explorer.Reader(*reader), torch.ones(9, 74), {})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -111,7 +111,7 @@ def page(model, tmp_path_factory) -> Path:
     numbers["c2_slant_rank_correlation"] = numbers["c3_thickness_rank_correlation"] = -0.95
     about = codes.about_page(run, model, numbers, 0.5) | {"noise": FIRST_NOISE.tolist()}
     layers, reader = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
-    explorer.save_page(path, layers, latents, reader, about)
+    explorer.save_page(path, layers, reader, latents, about)
     return path
 
 

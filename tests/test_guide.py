@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from common import BadInput, guide
 from common.augment import moved, neighbours
 from common.data import drawn, to_float
-from common.device import adam
+from common.optim import adam
 from common.streams import stream_seed
 from tests.helpers import CPU, FLOAT32
 
@@ -70,7 +70,7 @@ def test_balance_and_step_size_on_the_way(monkeypatch, tiny, progress, balance, 
     seen, share = [], guide.shared_information
     monkeypatch.setattr(guide, "shared_information", lambda p, q, b: (seen.append(b), share(p, q, b))[1])
     reader, images = guide.Reader(), tiny.train_images[:8]
-    optimizer = adam(reader, 1.0)
+    optimizer = adam(reader, guide.LEARNING_RATE)
     guide.train_step(reader, optimizer, images, torch.zeros(8, 5).long(), progress, seeded(), FLOAT32)
     assert seen == pytest.approx([balance])
     assert optimizer.param_groups[0]["lr"].item() == pytest.approx(rate)

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from common import BadInput, RunFailed, Stopped
-from common.device import adam, descend
 from common.files import read_json, write_json
+from common.optim import adam, descend
 from common.progress import TIME_COLUMNS
 from common.run import PLOT_EVERY, Run
 from common.settings import ROOT, Settings

@@ -75,7 +75,7 @@ def plain_layers(generator: nn.Module) -> Layers:
         return Layers(*dense, fuse_conv_bn_eval(up1, norm3, transpose=True), up2)
 
 
-def save_page(path: Path, layers: Layers, latents: Tensor, reader: Reader, about: dict[str, Any]) -> None:
+def save_page(path: Path, layers: Layers, reader: Reader, latents: Tensor, about: dict[str, Any]) -> None:
     """Write the page. latents (n, l): such as it will draw from, at which the rounding is best.
 
     A latent is the noise, then one number per category, then the two codes. about, as JSON, is what the page says and

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from common.checkpoint import flat, read_module, write_tensors
 from common.console import Console
 from common.data import Dataset, epoch_order, to_float
-from common.device import choose_precision, descend, mixed_precision
+from common.device import choose_precision, mixed_precision
 from common.look import metrics
+from common.optim import descend
 from common.streams import stream, stream_seed
 
 RECIPE = 3  # one more whenever the network, its training or the file's format changes
 FEATURES = 128
-EPOCHS = 6  # 99.5 % on MNIST after about a minute on two cores
+EPOCHS = 6  # 99.5 % on MNIST
 BATCH_SIZE = 250  # at most: a small set has 32 batches to an epoch, for it would be over after a few updates
 PEAK_LEARNING_RATE = 4e-3
 
@@ -163,7 +164,7 @@ def digit_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitCl
     if path.exists():
         read_module(path, "classifier", classifier)
     else:
-        console.say(f"training a classifier of {data.title} for the report, once (about a minute on two cores) …")
+        console.say(f"training a classifier of {data.title} for the report, once (one to a few minutes) …")
         _train(classifier, data, console)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
