@@ -465,7 +465,7 @@ def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | 
 
 def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
-    codes.draw_sheets(run, codes.sheets(model, latents.noise, latents.continuous))
+    codes.draw_sheets(run, model, codes.sheets(model, latents.noise, latents.continuous))
     c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
     panels = {
         c1: ["info_c1_nats", "guide_c1_nats"],
@@ -499,8 +499,11 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
             table = metrics.contingency(guided.c1.long(), data.train_labels, CATEGORIES)
             read["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
     codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
-    page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {"noise": latents.noise[0].tolist()}
+    rows = model.digit_of_category.argsort().tolist()
+    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"), rows)
+    page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {
+        "noise": codes.typical(model, latents.noise).tolist()
+    }
     drawn = draw_latent(4096, config.noise_size, run.stream("explorer"))
     drawn = drawn._replace(continuous=drawn.continuous * 2).joined().cpu()  # the sliders go to -2 and 2
     networks = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)

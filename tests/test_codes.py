@@ -59,6 +59,12 @@ def test_each_code_is_measured_with_its_direction_and_none_where_half_of_the_dig
     assert abs(found["c3_thickness_rank_correlation"]) < 0.2
 
 
+def test_the_typical_noise_is_the_one_whose_images_are_nearest_to_the_mean():
+    sizes = torch.tensor([[0.0], [1.0], [0.4]])
+    model = SimpleNamespace(generate=lambda n, noise, **rest: noise.view(n, 1, 1, 1).expand(n, 1, 28, 28))
+    assert codes.typical(model, sizes) == 0.4
+
+
 def test_tables_count_what_q_reads_of_the_first_training_images_and_the_test_images(monkeypatch):
     monkeypatch.setattr(codes, "LABELLED", 30)
     category = torch.arange(50) % 10
@@ -72,12 +78,13 @@ def test_tables_count_what_q_reads_of_the_first_training_images_and_the_test_ima
 
 def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(run, saved):
     sheets = dict.fromkeys(codes.SHEETS, torch.full((10, 9, 28, 28), 0.5))
-    codes.draw_sheets(run, sheets)
+    codes.draw_sheets(run, Draughtsman(), sheets)
     codes.draw_codes(run, sheets, NUMBERS)
     *sheets, (name, figure) = saved
-    for (sheet, _, title, rows, columns), (code, what) in zip(sheets, codes.SHEETS.items(), strict=True):
+    for (sheet, _, title, rows, columns, keys), (code, what) in zip(sheets, codes.SHEETS.items(), strict=True):
         said = f"a run, epoch 7, c1 right on 50.0% of the test images\n{what}"
         assert (sheet, title, rows) == (f"epoch_007_{code}.png", said, list(DIGITS))
+        assert [SHUFFLED[category] for category in keys] == list(range(10))
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
     titles = ["c1: the category", "c2: slant", "c3: thickness"]
     assert (name, [axes.get_title() for axes in figure.axes]) == ("codes.png", titles)

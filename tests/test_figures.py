@@ -112,6 +112,22 @@ def test_an_animation_has_every_epoch_or_sixty_from_the_first_to_the_last(tmp_pa
     assert (shown[0], shown[-1]) == (0, round((count - 1) / 17) * 17)
 
 
+def test_every_frame_has_its_rows_in_the_last_order_under_the_same_labels(tmp_path):
+    """Row `key` is of grey 0.25 * key in both frames; another program's picture is shown as it is."""
+    for epoch, keys in enumerate(([2, 0, 1], [0, 1, 2])):
+        rows = (torch.tensor(keys) / 4).view(3, 1, 1, 1).expand(3, 1, 28, 28)
+        figures.save_grid(tmp_path / f"epoch_{epoch:03d}.png", rows, "a title", "abc", keys=keys)
+    pages = [figures.read_grid(path, [0, 1, 2]) for path in figures.epoch_pictures(tmp_path)]
+    assert pages[0][0].tobytes() == pages[1][0].tobytes()
+    page, left, top = pages[0]
+    assert [page.getpixel((left, top + 58 * row)) for row in range(3)] == [0, 64, 128]
+    Image.new("L", (9, 9), 7).save(tmp_path / "other.png")
+    assert figures.read_grid(tmp_path / "other.png", [0, 1, 2])[0].getcolors() == [(81, 7)]
+    figures.save_animation(tmp_path / "training.gif", figures.epoch_pictures(tmp_path), [1, 2, 0])
+    with Image.open(tmp_path / "training.gif") as animation:
+        assert animation.convert("L").getpixel((left, top)) == 68  # 64 in sixteen greys
+
+
 def test_epochs_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("epoch_1000", "epoch_999", "epoch_002", "epoch_1000_c1", "epoch_002_c1"):
         (tmp_path / f"{name}.png").touch()

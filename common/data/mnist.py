@@ -109,7 +109,9 @@ def _download(source: type, raw: Path) -> None:
         print(f"downloading {source.__name__} …", file=sys.stderr, flush=True)
         socket.setdefaulttimeout(DOWNLOAD_PATIENCE)  # torchvision sets no time-out
         with tempfile.TemporaryDirectory(dir=raw) as scratch:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            # torchvision's bars are for who looks at them.
+            log = sys.stderr if sys.stderr.isatty() else io.StringIO()
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(log):
                 source(scratch, download=True)
             for packed, _ in source.resources:
                 os.replace(Path(scratch) / source.__name__ / "raw" / packed, raw / packed)

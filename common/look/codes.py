@@ -60,10 +60,8 @@ def measure(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, fl
     numbers = {}
     for column, code in enumerate(("c2", "c3")):
         for factor, values in found.items():
-            within = [
-                metrics.rank_correlation(continuous[rows, column], values[rows])
-                for rows in torch.arange(len(x)).split(PER_CATEGORY)
-            ]
+            pairs = zip(continuous[:, column].split(PER_CATEGORY), values.split(PER_CATEGORY), strict=True)
+            within = [metrics.rank_correlation(*pair) for pair in pairs]
             numbers[f"{code}_{factor}_rank_correlation"] = sum(within) / CATEGORIES
     return numbers
 
@@ -71,8 +69,7 @@ def measure(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, fl
 def meaning(numbers: Mapping[str, float], code: str) -> str:
     """What a code does, from what `measure` returns: "slant", "slant + thickness" where it follows both, or "unclear"
     where it follows none."""
-    clear = [factor for factor in FACTORS if abs(numbers[f"{code}_{factor}_rank_correlation"]) >= CLEAR]
-    return " + ".join(clear) or "unclear"
+    return " + ".join(f for f in FACTORS if abs(numbers[f"{code}_{f}_rank_correlation"]) >= CLEAR) or "unclear"
 
 
 def correlations(numbers: Mapping[str, float], code: str) -> str:
@@ -97,22 +94,27 @@ def told(report: Mapping[str, Any]) -> dict[str, str]:
 def row_names(data: Dataset) -> list[str]:
     """The names (10,) of a sheet's rows: the class that each category matches, or the category where there are none."""
     unnamed = "no class" if data.classes else "category {}"
-    return [*data.classes, *[unnamed.format(row) for row in range(len(data.classes), CATEGORIES)]]
+    return [*data.classes, *map(unnamed.format, range(len(data.classes), CATEGORIES))]
+
+
+def typical(model: nn.Module, noise: Tensor) -> Tensor:
+    """The row (noise_size,) of noise (n, noise_size) whose ten images are nearest to the mean over all rows."""
+    category = torch.arange(CATEGORIES).repeat_interleave(len(noise))
+    x = model.generate(len(category), category=category, c2=0.0, c3=0.0, noise=noise.repeat(CATEGORIES, 1))
+    x = x.view(CATEGORIES, -1, 784)
+    return noise[(x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2)).argmin()]
 
 
 def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Tensor]:
     """Images (10, columns, 28, 28) for c1, c2 and c3, one row per category in the order of the classes they match.
 
     c1: a column has one noise and one c2 and c3, rows of `noise` (columns, noise_size) and `continuous` (columns, 2).
-    c2, c3: one code runs from -2 to 2, the other is 0, the noise is the first one.
+    c2, c3: one code runs from -2 to 2, the other is 0, the noise is the `typical` one.
     """
     swept = torch.tensor(SWEEP, device=noise.device)
-    fixed = noise[:1].expand(len(SWEEP), -1)
-    columns = {
-        "c1": (noise, continuous[:, 0], continuous[:, 1]),
-        "c2": (fixed, swept, torch.zeros_like(swept)),
-        "c3": (fixed, torch.zeros_like(swept), swept),
-    }
+    fixed = typical(model, noise).expand(len(SWEEP), -1)
+    zero = torch.zeros_like(swept)
+    columns = {"c1": (noise, *continuous.T), "c2": (fixed, swept, zero), "c3": (fixed, zero, swept)}
     found = {}
     for name, (z, c2, c3) in columns.items():
         category = model.digit_of_category.argsort().cpu().repeat_interleave(len(z))
@@ -121,15 +123,16 @@ def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Ten
     return found
 
 
-def draw_sheets(run: Run, found: dict[str, Tensor]) -> None:
+def draw_sheets(run: Run, model: nn.Module, found: dict[str, Tensor]) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png of what `sheets` returns."""
     accuracy = run.rows[-1].get("accuracy") if run.rows else None
     right = "" if accuracy is None else f", c1 right on {accuracy:.1%} of the test images"
+    keys = model.digit_of_category.argsort().tolist()
     for code, sheet in found.items():
-        columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
         title = f"{run.title}, {run.when}{right}\n{SHEETS[code]}"
         path = run.folder / f"epoch_{run.epoch:03d}_{code}.png"
-        figures.save_grid(path, sheet, title, row_names(run.data), columns)
+        columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
+        figures.save_grid(path, sheet, title, row_names(run.data), columns, keys)
 
 
 def draw_codes(run: Run, found: dict[str, Tensor], numbers: dict[str, float]) -> None:
@@ -141,15 +144,14 @@ def draw_codes(run: Run, found: dict[str, Tensor], numbers: dict[str, float]) ->
             page = F.pad(sheet.cpu().clamp(0, 1), (1, 1, 1, 1), value=1.0).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
             axes.imshow(page.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
             axes.set_yticks([step * row + step / 2 for row in range(CATEGORIES)], row_names(run.data), fontsize=13)
-            if code == "c1":
-                axes.set_title("c1: the category", fontsize=14)
-                axes.set_xticks([])
-                axes.set_xlabel("ten draws of noise, c2 and c3", fontsize=13)
-            else:
-                axes.set_title(f"{code}: {meaning(numbers, code)}", fontsize=14)
+            axes.set_xticks([])
+            does, below = "the category", "ten draws of noise, c2 and c3"
+            if code != "c1":
+                does, below = meaning(numbers, code), f"{code}, trained on -1 to 1 (framed)"
                 axes.set_xticks([step * column + step / 2 for column in range(len(SWEEP))], [f"{v:g}" for v in SWEEP])
-                axes.set_xlabel(f"{code}, trained on -1 to 1 (framed)", fontsize=13)
                 axes.axvspan(2 * step, 7 * step, fill=False, edgecolor="tab:orange", linewidth=2.5)
+            axes.set_title(f"{code}: {does}", fontsize=14)
+            axes.set_xlabel(below, fontsize=13)
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)

@@ -4,6 +4,7 @@ Grey values are given in [0, 1] and mapped to 0 … 255 as they are, clipped but
 be compared.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from common.files import atomic_write
@@ -23,9 +25,15 @@ PAPER, INK = 255, 40  # grey of the margin and of its text
 
 
 def save_grid(
-    path: Path, images: Tensor, title: str, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
+    path: Path,
+    images: Tensor,
+    title: str,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    keys: Sequence[int] = (),
 ) -> None:
-    """Write images (rows, columns, 28, 28) with grey values in [0, 1] as a PNG with a title and labels."""
+    """Write images (rows, columns, 28, 28) with grey values in [0, 1] as a PNG with a title and labels. keys: what the
+    rows are, for `read_grid`."""
     rows, columns, height, width = images.shape
     grey = (images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     step_y, step_x = height * ZOOM + GAP, width * ZOOM + GAP
@@ -47,8 +55,23 @@ def save_grid(
             page.paste(tile, (left + column * step_x, y))
     for column, label in enumerate(column_labels):
         draw.text((left + column * step_x + step_x // 2, top - 11), label, fill=INK, font=small, anchor="mm")
+    note = PngInfo()
+    note.add_text("rows", json.dumps([left, top, step_y, *keys]))
     with atomic_write(path) as scratch:
-        page.save(scratch, format="PNG")
+        page.save(scratch, format="PNG", pnginfo=note)
+
+
+def read_grid(path: Path, keys: Sequence[int] = ()) -> tuple[Image.Image, int, int]:
+    """The page that `save_grid` wrote, its rows of images in the order of these keys, and where they begin: left, top.
+    Labels stay. What another program has written over the file comes as it is."""
+    with Image.open(path) as picture:
+        page, note = picture.convert("L"), picture.info.get("rows", "[0, 0, 0]")
+    left, top, step, *rows = json.loads(note)
+    if sorted(rows) == sorted(keys):
+        strips = [page.crop((left, top + step * row, page.width, top + step * (row + 1))) for row in range(len(rows))]
+        for row, key in enumerate(keys):
+            page.paste(strips[rows.index(key)], (left, top + step * row))
+    return page, left, top
 
 
 def draw_reals(run: Run) -> None:
@@ -74,14 +97,15 @@ def epoch_pictures(folder: Path, ending: str = "") -> list[Path]:
     return sorted(folder.glob(f"epoch_*{ending}.png"), key=lambda path: int(path.stem.split("_")[1]))
 
 
-def save_animation(path: Path, frames: Sequence[Path]) -> None:
-    """Join PNG files into an endless GIF of at most 60 frames, evenly chosen. The last one stays for two seconds."""
+def save_animation(path: Path, frames: Sequence[Path], keys: Sequence[int] = ()) -> None:
+    """Join PNG files of `save_grid` into an endless GIF of at most 60 frames, evenly chosen, the rows of each in the
+    order of these keys. The last one stays for two seconds."""
     chosen = sorted({round(place) for place in np.linspace(0, len(frames) - 1, min(60, len(frames)))})
     pictures = []
     for number in chosen:
-        with Image.open(frames[number]) as picture:
-            # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
-            pictures.append(picture.convert("L").point(lambda grey: round(grey / 17) * 17).convert("P"))
+        page, *_ = read_grid(frames[number], keys)
+        # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
+        pictures.append(page.point(lambda grey: round(grey / 17) * 17).convert("P"))
     durations = [max(80, 3000 // len(pictures))] * (len(pictures) - 1) + [2000]
     first, *others = pictures
     with atomic_write(path) as scratch:
