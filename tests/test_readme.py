@@ -22,6 +22,7 @@ BLOCKS = {page: re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTA
 LINK = r"\]\((?!http)([^)#]+)"  # to a file, from the page's own folder
 LINKS = {page: {(page.parent / link).resolve() for link in re.findall(LINK, text)} for page, text in TEXTS.items()}
 NOT_RUN = ("-m pip", "-m pytest", "throughput.py")  # the last one needs MNIST's files
+READERS = ("compare", "accuracy_over_time", "pictures")  # studies that train nothing
 # What Python imports in every process of the test, those that a study starts included.
 SMALL = """
 import pytest, common.data
@@ -52,7 +53,7 @@ def calls() -> list[list[str]]:
     for line in re.findall(r"^(?:.* && )?python .*", shell, re.MULTILINE):
         for part in line.partition("  #")[0].split(" && "):
             words = [re.sub(r"^\d+-\d+$", "0", word) for word in shlex.split(part)[1:]]
-            trains = not {"studies/compare.py", "studies/accuracy_over_time.py", "--resume"} & set(words)
+            trains = not ({f"studies/{name}.py" for name in READERS} | {"--resume"}) & set(words)
             if not any(name in part for name in NOT_RUN):
                 found.append([*words, *(["--epochs", "1"] if trains else [])])
     return found + [["-c", text] for language, text in blocks if language == "python"]

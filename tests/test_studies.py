@@ -24,7 +24,7 @@ from common.cli import parse
 from common.files import read_numbers, write_json
 from common.settings import ROOT, Settings
 from common.streams import stream_seed
-from studies import accuracy_over_time, compare, figure_1, seeds, throughput, widths
+from studies import accuracy_over_time, compare, figure_1, pictures, seeds, throughput, widths
 from tests.helpers import make_quick
 
 CLASSES = {module.Config.SCRIPT: module.Config for module in (autoencoder, gan_mlp, infogan)}
@@ -48,6 +48,7 @@ BAD = {
     "accuracy_over_time": ["x --outt"],
     "compare": ["one-run"],
     "figure_1": ["--seeds=x", "--epochs=many"],
+    "pictures": ["no-run", str(ROOT / "docs")],
     "seeds": ["vae.py"] + [f"autoencoder.py {flag}" for flag in ("--seed=3", "--resume=x", "--at-once=0", "--hiden=3")],
     "throughput": ["--rounds=0", "--scripts=vae"],
     "widths": ["--hidden=3", "--resume=x", "--device=quantum", "--smoke --batch-size=1000"],
@@ -363,3 +364,29 @@ def test_the_table_of_speeds_has_medians_of_turns_and_their_ratio(monkeypatch, t
     monkeypatch.setattr(throughput, "load_dataset", lambda *_: tiny)
     found = throughput.main(["--scripts", "gan_mlp", "--rounds", "3"])["gan_mlp"]
     assert list(found.values()) == pytest.approx([200, 40, 5, 1.5, 1.5])
+
+
+# studies/pictures.py ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_pages_get_pictures_of_a_run_drawn_again_and_none_of_an_unfinished_one(smoke_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "BROWSERS", ())
+    run = shutil.copytree(smoke_run.folder, tmp_path / "run")
+    (run / "codes.png").unlink()
+    pictures.main([str(run), "--out", str(tmp_path / "docs")])
+    assert (tmp_path / "docs" / "infogan_codes.png").read_bytes() == (smoke_run.folder / "codes.png").read_bytes()
+    drawn = {path.name for path in (tmp_path / "docs").iterdir()}
+    assert drawn == {*pictures.COPIED["infogan"].values()} | {
+        f"infogan_{name}.png" for name in ("progress", "beside_real", "networks")
+    }
+    (run / "report.json").unlink()
+    with pytest.raises(BadInput, match="run: is not finished"):
+        pictures.main([str(run), "--out", str(tmp_path / "none")])
+
+
+def test_layers_are_named_with_what_they_return_in_the_order_of_the_data():
+    model = infogan.InfoGAN(infogan.Config())
+    found = pictures.layers(model.discriminator, model.discriminator.features, torch.zeros(1, 1, 28, 28))
+    assert found == ["conv 4 × 4\n64 × 14 × 14", "conv 4 × 4\n128 × 7 × 7", "linear\n1024"]
+    assert not model.discriminator.dense[0]._forward_hooks

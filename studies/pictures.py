@@ -1,0 +1,220 @@
+"""Every picture of the pages, drawn again by today's code.
+
+    python studies/pictures.py outputs/infogan/run-001 outputs/gan_mlp/run-001 outputs/autoencoder/run-001
+
+A finished run is drawn again first, as `--resume` does; then its pictures go to docs/, with some that only the pages
+have. A folder of `studies/widths.py` gives its plot. The explorer is shown as Chromium shows it, where there is one.
+"""
+
+import argparse
+import importlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import infogan
+from common import BadInput, guide
+from common.cli import Parser, parse, run_program
+from common.data import Dataset, load_dataset
+from common.device import eval_mode
+from common.files import atomic_write, read_json, read_numbers
+from common.look import figures, plots
+from common.look.codes import row_names
+from common.settings import ROOT, read_config
+from studies.seeds import SCRIPTS
+
+COPIED = {
+    "infogan": {"training.gif": "training.gif"}
+    | {f"{name}.png": f"infogan_{name}.png" for name in ("codes", "curves", "confusion")},
+    "gan_mlp": {"epoch_{last:03d}.png": "gan_samples.png"}
+    | {f"{name}.png": f"gan_{name}.png" for name in ("digits", "neighbours", "interpolation")},
+    "autoencoder": {"epoch_{last:03d}.png": "autoencoder_epoch.png"}
+    | {f"{name}.png": f"autoencoder_{name}.png" for name in ("range", "hidden_units")},
+    "widths": {"widths.png": "autoencoder_sweep.png"},
+}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SIZES = {"desktop": (1200, 1010), "phone": (390, 1490)}
+# A 7 as a hand would draw it, in shares of the sheet.
+STROKE = ((0.28, 0.2), (0.72, 0.2), (0.4, 0.82))
+DRAW = """<script>addEventListener("load", () => setTimeout(() => {
+  const paper = document.querySelector("#paper"), box = paper.getBoundingClientRect();
+  const at = ([x, y], buttons = 1) => ({clientX: box.x + x * box.width, clientY: box.y + y * box.height, buttons,
+    pointerId: 1, bubbles: true});
+  paper.setPointerCapture = () => 0;
+  const points = POINTS;
+  paper.dispatchEvent(new PointerEvent("pointerdown", at(points[0])));
+  for (const point of points.slice(1)) paper.dispatchEvent(new PointerEvent("pointermove", at(point)));
+  paper.dispatchEvent(new PointerEvent("pointerup", at(points.at(-1), 0)));
+}, 300))</script>"""
+
+
+def script_of(folder: Path) -> str:
+    """The script of a finished run; "widths" for a folder of `studies/widths.py`. Raises BadInput for any other."""
+    if (folder / "widths.png").exists():
+        return "widths"
+    script = read_json(folder / "config.json").get("script")
+    if script not in SCRIPTS:
+        raise BadInput(f"{folder}: is no run of {', '.join(SCRIPTS)}")
+    if not (folder / "report.json").exists():
+        raise BadInput(f"{folder}: is not finished")
+    return script
+
+
+# InfoGAN's own ------------------------------------------------------------------------------------------------------
+
+
+def draw_progress(folder: Path, last: int, keys: Sequence[int], names: Sequence[str], path: Path) -> None:
+    """The first columns of c1's sheet, untrained, after one and two epochs and at the end, rows in their last order."""
+    titles = {0: "untrained"}
+    for row in read_numbers(folder / "metrics.csv"):
+        right = f": {row['accuracy']:.1%}" if "accuracy" in row else ""
+        titles[row["epoch"]] = f"epoch {row['epoch']}{right}"
+    with plots.new_figure(8, 5.6, "".join(names)) as figure:
+        shown = sorted({0, 1, min(2, last), last})
+        for axes, epoch in zip(figure.subplots(1, len(shown)), shown, strict=True):
+            page, left, top = figures.read_grid(sheet := folder / f"epoch_{epoch:03d}_c1.png", keys)
+            if not top:
+                raise BadInput(f"{sheet}: older code has drawn it; train anew")
+            step = figures.ZOOM * 28 + figures.GAP
+            axes.imshow(page.crop((left, top, left + 4 * step, top + 10 * step)), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(titles[epoch], fontsize=12)
+            label_rows(axes, step, names if epoch == 0 else ())
+        plots.save_figure(path, figure, pdf=False)
+
+
+def draw_beside_real(model: infogan.InfoGAN, data: Dataset, path: Path) -> None:
+    """Six training images of each class, beside six generated ones of the category that it matches."""
+    names = data.classes
+    real = torch.cat([figures.tiled(data.train_images[data.train_labels == c], 1, 6) for c in range(len(names))]) / 255
+    digit = torch.arange(len(names)).repeat_interleave(6)
+    generated = model.generate(len(digit), digit=digit, seed=0).view(-1, 6, 28, 28)
+    with plots.new_figure(7, 5.8, "".join(names)) as figure:
+        sides = {"training images": real, "generated, one category of c1 a row": generated}
+        for axes, (title, images) in zip(figure.subplots(1, 2), sides.items(), strict=True):
+            axes.imshow(images.permute(0, 2, 1, 3).reshape(-1, 6 * 28).numpy(), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=12)
+            label_rows(axes, 28, names if title == "training images" else ())
+        plots.save_figure(path, figure, pdf=False)
+
+
+def label_rows(axes, step: int, names: Sequence[str]) -> None:
+    """Only the names of the rows at the left, no axes."""
+    axes.set_xticks([])
+    axes.set_yticks([step * row + step / 2 for row in range(len(names))], names, fontsize=12)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> list[str]:
+    """The layers with weights that x goes through, each as "convolution 4 × 4" above the shape that it returns."""
+    kinds, found = {nn.Linear: "linear", nn.Conv2d: "conv", nn.ConvTranspose2d: "transposed\nconv"}, []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        kernel = " {} × {}".format(*layer.kernel_size) if hasattr(layer, "kernel_size") else ""
+        found.append(f"{kinds[type(layer)]}{kernel}\n{' × '.join(map(str, output.shape[1:]))}")
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules() if type(layer) in kinds]
+    with eval_mode(network):
+        forward(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def draw_networks(model: infogan.InfoGAN, path: Path) -> None:
+    """G, D with Q, and the guide's reader, layer by layer as the code has them."""
+    image, d, reader = torch.zeros(1, 1, 28, 28), model.discriminator, guide.Reader()
+    latent = torch.zeros(1, model.config.noise_size + infogan.CATEGORIES + infogan.CONTINUOUS)
+    features = torch.zeros(1, d.head_d.in_features)
+    g_layers, trunk = layers(model.generator, model.generator, latent), layers(d, d.features, image)
+    q_layers, d_layers = layers(d, d.posterior, features), layers(d, d.real_or_fake, features)
+    read = layers(reader, reader, image)
+    blue, orange, green, plain = "#cfe2f3", "#fce0c4", "#d5ebd0", "white"
+    codes = f"z: {model.config.noise_size} × normal\nc1: one of {infogan.CATEGORIES}\nc2, c3: −1 to 1"
+    heads = "\n".join(head.replace("\n", " ") for head in read[-2:])
+    rows = {  # where: y and first x; what goes in, the layers, their colour, what comes out
+        "G": (3, 0, [codes], g_layers, blue, "generated\nimage"),
+        "D": (2, 0, ["real or gene-\nrated image"], trunk + d_layers, orange, "real or\nfake?"),
+        "Q": (1, 1 + len(trunk), [], q_layers, orange, "Q(c | image):\nc1, c2, c3"),
+        "guide": (0, 0, ["real image"], [*read[:-2], heads], green, "c1: kind\nc2: slant\nc3: thickness"),
+    }
+    with plots.new_figure(11, 4.6) as figure:
+        axes = figure.add_subplot(xlim=(-1, 7), ylim=(-0.5, 3.5))
+        axes.axis("off")
+        for name, (y, first, before, inner, colour, after) in rows.items():
+            for x, text in enumerate((*before, *inner, after), start=first):
+                style = {"boxstyle": "round,pad=0.45", "facecolor": colour if text in inner else plain}
+                axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style | {"edgecolor": "0.5"})
+                if x > first:
+                    axes.annotate("", (x - 0.36, y), (x - 0.64, y), arrowprops={"arrowstyle": "->", "color": "0.3"})
+            axes.text(first - 0.9, y, name, ha="left", va="center", fontsize=13, fontweight="bold")
+        arrow = {"arrowstyle": "->", "color": "0.3", "connectionstyle": "arc3,rad=0.2"}
+        axes.annotate("", (3.7, 1), (3, 1.72), arrowprops=arrow)
+        axes.annotate("", (6, 0.72), (5.5, 0), arrowprops=arrow | {"linestyle": "--"})
+        axes.text(6, 0.2, "what Q must read\nfrom real images", ha="left", va="center", fontsize=9, color="0.3")
+        plots.save_figure(path, figure, pdf=False)
+
+
+# The explorer -------------------------------------------------------------------------------------------------------
+
+
+def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> None:
+    """The explorer in a window of this many pixels, a digit drawn on its sheet."""
+    with tempfile.TemporaryDirectory() as scratch:
+        drawing = DRAW.replace("POINTS", str([list(point) for point in STROKE]))
+        html = page.read_bytes().replace("</body>".encode("utf-16-le"), (drawing + "</body>").encode("utf-16-le"))
+        (Path(scratch) / "page.html").write_bytes(html)
+        # Windows have a least width, frames have none.
+        frame = f'<body style="margin:0"><iframe src="page.html" width={size[0]} height={size[1]} style="border:0">'
+        (Path(scratch) / "frame.html").write_text(frame)
+        shot = Path(scratch) / "shot.png"
+        switches = (f"--screenshot={shot}", "--window-size=1400,1600", "--virtual-time-budget=20000")
+        switches += ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={scratch}/p")
+        command = [browser, *switches, (Path(scratch) / "frame.html").as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        with Image.open(shot) as picture, atomic_write(path) as target:
+            picture.convert("RGB").crop((0, 0, *size)).quantize(64).save(target, format="PNG", optimize=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Draw what the folders give. Raises BadInput for a folder that is no finished run."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, of each script the last one counts")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the pictures (default: docs)")
+    own = parser.parse_args(arguments)
+    scripts = {run: script_of(run) for run in own.runs}
+    own.out.mkdir(parents=True, exist_ok=True)
+    for run, script in scripts.items():
+        last = 0
+        if script != "widths":
+            module = importlib.import_module(script)
+            last = module.main(parse(module.Config, ["--resume", str(run), "--quiet"]))["epochs"]
+        for name, copy in COPIED[script].items():
+            shutil.copyfile(run / name.format(last=last), own.out / copy)
+        if script == "infogan":
+            model, config = infogan.load(run), read_config(run, infogan.Config)
+            data = load_dataset(config.dataset, config.data_dir, config.smoke)
+            keys = model.digit_of_category.argsort().tolist()
+            draw_progress(run, last, keys, row_names(data), own.out / "infogan_progress.png")
+            if data.classes:
+                draw_beside_real(model, data, own.out / "infogan_beside_real.png")
+            draw_networks(model, own.out / "infogan_networks.png")
+            browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+            for name, size in SIZES.items() if browser else ():
+                photograph(run / "explore.html", browser, size, own.out / f"explorer_{name}.png")
+            if not browser:
+                print("no Chromium here: the pictures of the explorer stay as they are", file=sys.stderr)
+        print(f"{run}: drawn")
+
+
+if __name__ == "__main__":
+    run_program(main)
