@@ -125,12 +125,26 @@ def test_the_page_is_one_small_file_that_names_no_other(page):
 # The page in a browser --------------------------------------------------------------------------------------------
 
 
+# A finger that draws before the networks are unpacked, which must not make an error.
+EARLY = """document.addEventListener("DOMContentLoaded", () => {
+  const paper = document.querySelector("#paper"), {x, y, width} = paper.getBoundingClientRect();
+  const later = window.requestAnimationFrame;
+  window.requestAnimationFrame = frame => frame();
+  for (const share of [0.3, 0.6]) {
+    const at = {buttons: 1, clientX: x + share * width, clientY: y + width / 2};
+    paper.dispatchEvent(new PointerEvent("pointermove", at));
+  }
+  window.requestAnimationFrame = later;
+});"""
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     executable = find_chromium()
     if executable is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     with chromium(executable, tmp_path_factory.mktemp("profile")) as tab:
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source=EARLY)
         yield tab
 
 
