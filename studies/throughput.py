@@ -2,6 +2,7 @@
 
     python studies/throughput.py                 # a table in two minutes on two cores
     python studies/throughput.py --scripts autoencoder --batch-size 32 --precision float32
+    python studies/throughput.py --to-accuracy 0.97 --minutes 20  # of infogan.py, from the shell to the report
 
 The textbook side has the same networks, batch size and updates, written as tutorials have them: a DataLoader over
 `torchvision.datasets.MNIST` with transforms, float32, default memory layout, plain Adam, `.item()` for the log in every
@@ -15,10 +16,13 @@ count.
 
 import argparse
 import multiprocessing
+import pstats
 import resource
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
@@ -37,9 +41,11 @@ import gan_mlp
 import infogan
 from common import BadInput
 from common.cli import Parser, run_program
-from common.data import epoch_order, load_dataset, to_float
+from common.data import Dataset, epoch_order, load_dataset, to_float
 from common.device import choose_precision, keep_freed_memory, mixed_precision
-from common.settings import Settings, batch_ends
+from common.files import read_numbers
+from common.look import metrics
+from common.settings import ROOT, Settings, batch_ends
 from common.streams import stream, stream_seed
 
 CPU = torch.device("cpu")
@@ -266,6 +272,94 @@ def _peak_memory() -> float:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
+# From the shell to the report --------------------------------------------------------------------------------------
+
+# What a run of infogan.py spends its time on: files and functions of its own, whose calls do not contain each other.
+STAGES = {
+    "data": ("__init__.py:load_dataset",),
+    "neighbours": ("augment.py:neighbours",),
+    "reader": ("guide.py:train_step", "guide.py:said"),
+    "steps": ("infogan.py:one_update",),
+    "evaluation": ("infogan.py:measure", "codes.py:measure", "scorer.py:classify", "metrics.py:frechet_distance"),
+    "pictures": ("figures.py:draw_reals", "infogan.py:draw_epoch", "codes.py:draw_codes", "plots.py:save_confusion"),
+    "animation": ("figures.py:save_animation",),
+    "classifier": ("scorer.py:_train",),
+    "explorer": ("explorer.py:save_page",),
+}
+
+
+def seconds_by_stage(profile: Path) -> dict[str, float]:
+    """The seconds of each of STAGES in what `python -m cProfile` has written."""
+    found = dict.fromkeys(STAGES, 0.0)
+    for (file, _, function), (_, _, _, seconds, _) in pstats.Stats(str(profile)).stats.items():
+        for stage, names in STAGES.items():
+            found[stage] += seconds if f"{Path(file).name}:{function}" in names else 0.0
+    return found
+
+
+def from_the_shell(accuracy: float, data_dir: Path, flags: Sequence[str] = ()) -> dict[str, float | None]:
+    """Seconds of `python infogan.py` to this accuracy of c1, to its end, and by stage, without a classifier that an
+    earlier run has kept. None for an accuracy that it did not reach."""
+    with tempfile.TemporaryDirectory() as scratch:
+        profile, data = Path(scratch) / "profile", Path(scratch) / "data"
+        data.mkdir()
+        for kept in data_dir.resolve().glob("[!c]*"):
+            (data / kept.name).symlink_to(kept)
+        command = [sys.executable, "-c", "import infogan"]
+        start = time.time()
+        subprocess.run(command, cwd=ROOT, check=True)
+        found = {"imports": time.time() - start}
+        command = [sys.executable, "-m", "cProfile", "-o", str(profile), "infogan.py", "--quiet", "--out", scratch]
+        start = time.time()
+        subprocess.run([*command, "--data-dir", str(data), *flags], cwd=ROOT, check=True)
+        whole = time.time() - start
+        run = Path(scratch) / "infogan" / "run-001"
+        reached = [row["epoch"] for row in read_numbers(run / "metrics.csv") if row["accuracy"] >= accuracy]
+        drawn = (run / f"epoch_{epoch:03d}_c1.png" for epoch in reached)
+        found |= seconds_by_stage(profile)
+        found["rest"] = whole - sum(found.values())
+        return {"to the accuracy": next((path.stat().st_mtime - start for path in drawn), None), "whole": whole} | found
+
+
+def textbook_accuracy(side: TextbookInfoGAN, data: Dataset) -> float:
+    """Accuracy of c1 on the test images, under the one-to-one map that fits 10,000 training images best."""
+    side.discriminator.eval()
+    tables = []
+    for x, labels in ((data.train_images[:10_000], data.train_labels), (data.test_images, data.test_labels)):
+        with torch.no_grad():
+            c1 = torch.cat([side.head_q(side.trunk(to_float(piece)))[:, :10].argmax(dim=1) for piece in x.split(500)])
+        tables.append(metrics.contingency(c1, labels[: len(c1)], 10))
+    side.discriminator.train()
+    return metrics.accuracy(tables[1], metrics.one_to_one(tables[0]))
+
+
+def textbook_to_accuracy(accuracy: float, data_dir: Path, minutes: float) -> dict[str, float]:
+    """Epochs and seconds of the textbook loop until c1 is this accurate, or this long, and what it reached."""
+    start, data = time.time(), load_dataset("mnist", data_dir)
+    torch.manual_seed(0)
+    side, epochs, reached = TextbookInfoGAN(), 0, 0.0
+    mnist = datasets.MNIST(str(data_dir), transform=side.transform, download=True)
+    loader = torch.utils.data.DataLoader(mnist, 128, shuffle=True, drop_last=True)
+    while reached < accuracy and time.time() - start < 60 * minutes:
+        for x, _ in loader:
+            side.update(x)
+        epochs, reached = epochs + 1, textbook_accuracy(side, data)
+    return {"epochs": epochs, "seconds": time.time() - start, "accuracy": reached}
+
+
+def tell_times(accuracy: float, ours: dict[str, float | None], theirs: dict[str, float]) -> None:
+    """Print what both sides took."""
+    print(f"{'python infogan.py':24}{'seconds':>8}{'share':>8}")
+    for name, seconds in ours.items():
+        cells = f"{'never':>8}" if seconds is None else f"{seconds:8.1f}{seconds / ours['whole']:>8.0%}"
+        print(f"{name:24}{cells}")
+    verb = "reached" if theirs["accuracy"] >= accuracy else "stopped"
+    print(
+        f"the textbook loop of the paper's objective: {verb} after {theirs['epochs']} epochs, "
+        f"{theirs['seconds']:.0f} s, with {theirs['accuracy']:.1%}"
+    )
+
+
 COLUMNS = {"": 12, "precision": 10, "textbook": 11, "script": 11, "ratio": 7, "images/s": 10}
 COLUMNS |= {"memory textbook": 17, "memory script": 15}
 
@@ -279,7 +373,14 @@ def main(arguments: list[str]) -> dict[str, dict[str, float]]:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: 2)")
     parser.add_argument("--data-dir", type=Path, default=Settings.data_dir, help="where MNIST/raw is or will be")
+    parser.add_argument("--to-accuracy", type=float, help="time infogan.py, whole, and the textbook up to this of c1")
+    parser.add_argument("--minutes", type=float, default=15, help="after which that textbook loop stops (default: 15)")
     own = parser.parse_args(arguments)
+    if own.to_accuracy is not None:
+        load_dataset("mnist", own.data_dir)  # raises without it
+        ours = from_the_shell(own.to_accuracy, own.data_dir)
+        tell_times(own.to_accuracy, ours, textbook_to_accuracy(own.to_accuracy, own.data_dir, own.minutes))
+        return {"infogan": ours}
     if own.batch_size < 2 or own.rounds < 1:
         raise BadInput("--batch-size must be at least 2, and --rounds at least 1")
     batch_ends(own, len(load_dataset("mnist", own.data_dir).train_images))

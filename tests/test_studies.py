@@ -366,6 +366,30 @@ def test_the_table_of_speeds_has_medians_of_turns_and_their_ratio(monkeypatch, t
     assert list(found.values()) == pytest.approx([200, 40, 5, 1.5, 1.5])
 
 
+@pytest.mark.slow
+def test_the_whole_command_is_timed_by_stage_and_to_an_accuracy(tmp_path, capsys):
+    (tmp_path / "classifiers").mkdir()
+    found = throughput.from_the_shell(0.0, tmp_path, ["--smoke"])
+    assert all(found[stage] > 0 for stage in throughput.STAGES)
+    assert sum(found[name] for name in ("imports", *throughput.STAGES, "rest")) == pytest.approx(found["whole"])
+    assert 0 < found["rest"] < found["whole"] / 2
+    assert found["imports"] < found["to the accuracy"] < found["whole"]
+    never = found | {"to the accuracy": None}
+    throughput.tell_times(1.01, never, {"epochs": 3, "seconds": 60.0, "accuracy": 0.5})
+    told = capsys.readouterr().out
+    assert re.search(r"^to the accuracy +never$", told, re.MULTILINE)
+    assert told.endswith("stopped after 3 epochs, 60 s, with 50.0%\n")
+
+
+def test_the_textbook_stops_at_its_accuracy_or_its_time(monkeypatch, tiny):
+    reads = [(x, label) for x, label in zip(tiny.train_images[:256, None] / 255, tiny.train_labels, strict=False)]
+    monkeypatch.setattr(throughput, "load_dataset", lambda *_: tiny)
+    monkeypatch.setattr(throughput.datasets, "MNIST", lambda *_, **__: reads)
+    found = throughput.textbook_to_accuracy(0.05, Path(), minutes=1)
+    assert (found["epochs"], found["accuracy"] >= 0.05) == (1, True)
+    assert throughput.textbook_to_accuracy(1.01, Path(), minutes=0)["epochs"] == 0
+
+
 # studies/pictures.py ----------------------------------------------------------------------------------------------
 
 
