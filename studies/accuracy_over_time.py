@@ -3,11 +3,12 @@
     python studies/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
 
 A study is a folder that `studies/seeds.py infogan.py` has written. Minutes count from a run's start; the reading of
-real images, where there is a guide, is part of the first epoch's. Writes accuracy.png and accuracy.pdf to
-studies/results/.
+real images, where there is a guide, is part of the first epoch's. Writes accuracy.csv, accuracy.png and accuracy.pdf to
+studies/results/. What the csv has of other runs stays, so that a study can grow on several machines.
 """
 
 import argparse
+import csv
 import sys
 from itertools import cycle
 from pathlib import Path
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
 from common.cli import Parser, run_program
-from common.files import read_numbers
+from common.files import read_numbers, write_csv
 from common.look import plots
 from common.settings import ROOT
 
@@ -24,6 +25,23 @@ RESULTS = ROOT / "studies" / "results"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # for the colour-blind, too (Okabe and Ito)
 
 Points = list[tuple[float, float]]
+Curves = dict[tuple[str, int], Points]  # by setting and seed
+
+
+def read_curves(path: Path) -> Curves:
+    """The points of each setting and seed in a csv of `write_curves`; none where there is no such file."""
+    curves: Curves = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for setting, seed, x, y in list(csv.reader(file))[1:]:
+                curves.setdefault((setting, int(seed)), []).append((float(x), float(y)))
+    return curves
+
+
+def write_curves(path: Path, curves: Curves, x: str, y: str) -> None:
+    """A row per point. x, y: the columns' names."""
+    columns = ("setting", "seed", x, y)
+    write_csv(path, [dict(zip(columns, (*run, *at), strict=True)) for run in sorted(curves) for at in curves[run]])
 
 
 def accuracy(run: Path) -> Points:
@@ -68,13 +86,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("studies", nargs="+", type=Path, help="folders that seeds.py has written")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the pictures")
     own = parser.parse_args(arguments)
-    groups = {}
+    curves = read_curves(own.out / "accuracy.csv")
     for study in own.studies:
-        lines = [accuracy(path.parent) for path in sorted(study.glob("seed-*/infogan/run-*/metrics.csv"))]
-        if not lines:
+        runs = sorted(study.glob("seed-*/infogan/run-*/metrics.csv"))
+        if not runs:
             raise BadInput(f"{study}: has no run of infogan.py with a complete epoch")
-        groups[f"{study.resolve().name}, {len(lines)} seeds"] = lines
+        for path in runs:
+            seed = int(path.parts[-4].removeprefix("seed-"))
+            curves[study.resolve().name, seed] = [(round(x, 3), round(y, 2)) for x, y in accuracy(path.parent)]
     own.out.mkdir(parents=True, exist_ok=True)
+    write_curves(own.out / "accuracy.csv", curves, "minutes", "accuracy_percent")
+    lines: dict[str, list[Points]] = {}
+    for setting, seed in sorted(curves):
+        lines.setdefault(setting, []).append(curves[setting, seed])
+    groups = {f"{setting}, {len(found)} seeds": found for setting, found in lines.items()}
     title, axis = "InfoGAN: accuracy of c1 on test images [%]", "minutes since the start"
     save_lines(own.out / "accuracy.png", groups, title, axis, limits=(0, 100), level=(10, "chance: 10 %"))
     print(f"written to {own.out / 'accuracy.png'}")

@@ -11,7 +11,6 @@ the program can be stopped, and the same command goes on with the next run.
 """
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -28,11 +27,10 @@ from common import BadInput, guide
 from common.cli import Parser, parse, run_program
 from common.data import epoch_order, load_dataset, to_float
 from common.device import choose_device, choose_precision, mixed_precision
-from common.files import write_csv
 from common.optim import linear_decay, scale_learning_rates
 from common.settings import Settings
 from common.streams import stream, stream_seed
-from studies.accuracy_over_time import RESULTS, Points, save_lines
+from studies.accuracy_over_time import RESULTS, Points, read_curves, save_lines, write_curves
 from studies.seeds import seeds_of
 
 SETTINGS = {"default": [], "--paper": ["--paper"], "--paper --info-weight 0": ["--paper", "--info-weight", "0"]}
@@ -64,22 +62,6 @@ def trained(config: infogan.Config, images: Tensor) -> Points:
     return points
 
 
-def read_curves(path: Path) -> dict[tuple[str, int], Points]:
-    """The points of each setting and seed in the csv; none where there is no such file."""
-    curves: dict[tuple[str, int], Points] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for setting, seed, updates, nats in list(csv.reader(file))[1:]:
-                curves.setdefault((setting, int(seed)), []).append((int(updates), float(nats)))
-    return curves
-
-
-def write_curves(path: Path, curves: dict[tuple[str, int], Points]) -> None:
-    """What `read_curves` reads, a row per point."""
-    columns = ("setting", "seed", "updates", "info_c1_nats")
-    write_csv(path, [dict(zip(columns, (*run, *at), strict=True)) for run in sorted(curves) for at in curves[run]])
-
-
 def main(arguments: list[str]) -> None:
     """Run what the csv lacks, write csv and pictures. Raises BadInput for bad flags, or rows of another --epochs."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -105,7 +87,7 @@ def main(arguments: list[str]) -> None:
             start = time.perf_counter()
             points = trained(config, images)
             # Read again: another process may have added some.
-            write_curves(path, read_curves(path) | {(setting, seed): points})
+            write_curves(path, read_curves(path) | {(setting, seed): points}, "updates", "info_c1_nats")
             took = f"{time.perf_counter() - start:.0f} s"
             print(f"{setting}, seed {seed}: {points[-1][1]:.3f} nats after {points[-1][0]} updates, {took}", flush=True)
 

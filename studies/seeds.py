@@ -8,12 +8,14 @@ Every flag that is not one of this program's goes to the script. Each run is a p
 its own under outputs/seeds/, named after the script, its presets such as `--paper`, and the fields that differ from
 these or from the defaults. A run that is finished is not run again, one that was stopped goes on, so the same command
 can be given again at any time, and on as many machines that share the folder as one likes, a seed to each;
-`--summarise` then only makes the table.
+`--summarise` then only makes the table. Machines that share nothing but a `--table` add their seeds to it.
 """
 
 import argparse
+import csv
 import dataclasses
 import importlib
+import json
 import os
 import re
 import shlex
@@ -120,6 +122,18 @@ def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: in
     return status
 
 
+def read_table(path: Path) -> dict[int, dict[str, float]]:
+    """The figures of each seed in a table of `summarise`; none where there is no such file."""
+    found: dict[int, dict[str, float]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if name.startswith("seed "):
+                        found.setdefault(int(name[5:]), {})[row["figure"]] = json.loads(value)
+    return found
+
+
 def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> None:
     """Print and write the minimum, median and maximum of every figure over the seeds, then the figure of each seed."""
     rows = []
@@ -146,6 +160,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", default="0-9", help="like 0-9 or 0,3,7 (default: 0-9)")
     parser.add_argument("--at-once", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "seeds", help="parent of the studies")
+    parser.add_argument("--table", type=Path, help="csv of the figures (default: summary.csv in the study's folder)")
     parser.add_argument("--summarise", action="store_true", help="run nothing, make the table of what is finished")
     own, flags = parser.parse_known_args(arguments)
     script, seeds = Path(own.script).stem, seeds_of(own.seeds)
@@ -174,9 +189,11 @@ def main(arguments: list[str]) -> None:
     reports = {seed: read_json(run / "report.json") for seed, run in runs.items() if run}
     if len(found := {report["dataset"] for report in reports.values()}) > 1:
         raise BadInput(f"{study}: has runs on {', '.join(sorted(found))}; move those of one away, and give --dataset")
+    reports = dict(sorted(((read_table(own.table) if own.table else {}) | reports).items()))
     if reports:
-        command = ["python", "studies/seeds.py", f"{script}.py", "--seeds", own.seeds, *flags]
-        summarise(reports, shlex.join(command), study / "summary.csv")
+        all_of_them = own.seeds if {*reports} <= {*seeds} else ",".join(map(str, reports))
+        command = ["python", "studies/seeds.py", f"{script}.py", "--seeds", all_of_them, *flags]
+        summarise(reports, shlex.join(command), own.table or study / "summary.csv")
     if missing := [str(seed) for seed in seeds if seed not in reports]:
         raise RunFailed(f"without a result: seed {', '.join(missing)}")
 

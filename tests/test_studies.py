@@ -139,6 +139,10 @@ def test_the_table_has_minimum_median_and_maximum_and_runs_on_several_datasets_m
     assert rows["figure"] == ["minimum", "median", "maximum", "seed 3", "seed 4", "seed 9", "command"]
     command = "python studies/seeds.py autoencoder.py --seeds 3,4,9"
     assert rows["ratio"] == ["0.5", "0.6", "0.9", "0.5", "0.9", "0.6", command]
+    kept = shutil.copyfile(next(tmp_path.rglob("summary.csv")), tmp_path / "kept.csv")  # on another machine
+    shutil.rmtree(tmp_path / "autoencoder" / "default" / "seed-003")
+    seeds.main([*call, "3-4", "--table", str(kept)])
+    assert table(kept) == rows
     assert rows.keys() == {"figure", "epochs", "ratio"}
 
 
@@ -309,6 +313,10 @@ def test_accuracy_of_all_runs_is_drawn_over_minutes_that_add_up(monkeypatch, tmp
         (run / "metrics.csv").write_text("".join(["epoch,seconds,accuracy\n", *lines]))
     accuracy_over_time.main([str(tmp_path / "default"), str(tmp_path / "paper"), "--out", str(tmp_path)])
     assert drawn == {"default, 2 seeds": [[(0.5, 50), (1, 75)], [(0.5, 90), (1, 98)]], "paper, 1 seeds": [[(0.5, 50)]]}
+    shutil.rmtree(tmp_path / "default")
+    drawn.clear()
+    accuracy_over_time.main([str(tmp_path / "paper"), "--out", str(tmp_path)])  # the csv keeps what is gone
+    assert list(drawn) == ["default, 2 seeds", "paper, 1 seeds"]
     (run / "metrics.csv").write_text("epoch,seconds,loss_d\n1,30,0.5\n")
     for folder, said in ((tmp_path, "has no run of infogan"), (tmp_path / "paper", "no accuracy")):
         with pytest.raises(BadInput, match=said):
