@@ -41,6 +41,7 @@ from common.streams import drawing_generator, stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
+NOISES = 50  # of the explorer, those of generate(seed=0) to generate(seed=49)
 PIECE = 250  # images that a trained model handles at a time: memory stays that of training
 # columns of metrics.csv on the console, and what curves.png calls those of real images
 SHOWN = {"accuracy": "c1 right %", "info_c1_nats": "I(c1)", "info_c2_nats": "I(c2)", "info_c3_nats": "I(c3)"}
@@ -501,9 +502,9 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
     codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
     rows = model.digit_of_category.argsort().tolist()
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"), rows)
-    page = codes.about_page(run, model, factors, agreement.get("accuracy")) | {
-        "noise": codes.typical(model, latents.noise).tolist()
-    }
+    noises = torch.cat([draw_latent(1, config.noise_size, drawing_generator(seed)).noise for seed in range(NOISES)])
+    page = codes.about_page(run, model, factors, agreement.get("accuracy"))
+    page |= {"noises": noises.double().round(decimals=5).tolist(), "first": codes.typical(model, noises)}
     drawn = draw_latent(4096, config.noise_size, run.stream("explorer"))
     drawn = drawn._replace(continuous=drawn.continuous * 2).joined().cpu()  # the sliders go to -2 and 2
     networks = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)

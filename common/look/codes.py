@@ -97,22 +97,22 @@ def row_names(data: Dataset) -> list[str]:
     return [*data.classes, *map(unnamed.format, range(len(data.classes), CATEGORIES))]
 
 
-def typical(model: nn.Module, noise: Tensor) -> Tensor:
-    """The row (noise_size,) of noise (n, noise_size) whose ten images are nearest to the mean over all rows."""
+def typical(model: nn.Module, noise: Tensor) -> int:
+    """The number of the row of noise (n, noise_size) whose ten images are nearest to the mean over all rows."""
     category = torch.arange(CATEGORIES).repeat_interleave(len(noise))
     x = model.generate(len(category), category=category, c2=0.0, c3=0.0, noise=noise.repeat(CATEGORIES, 1))
     x = x.view(CATEGORIES, -1, 784)
-    return noise[(x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2)).argmin()]
+    return int((x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2)).argmin())
 
 
 def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Tensor]:
     """Images (10, columns, 28, 28) for c1, c2 and c3, one row per category in the order of the classes they match.
 
     c1: a column has one noise and one c2 and c3, rows of `noise` (columns, noise_size) and `continuous` (columns, 2).
-    c2, c3: one code runs from -2 to 2, the other is 0, the noise is the `typical` one.
+    c2, c3: one code runs from -2 to 2, the other is 0, the noise is the `typical` row.
     """
     swept = torch.tensor(SWEEP, device=noise.device)
-    fixed = typical(model, noise).expand(len(SWEEP), -1)
+    fixed = noise[typical(model, noise)].expand(len(SWEEP), -1)
     zero = torch.zeros_like(swept)
     columns = {"c1": (noise, *continuous.T), "c2": (fixed, swept, zero), "c3": (fixed, zero, swept)}
     found = {}

@@ -80,7 +80,7 @@ def save_page(path: Path, layers: Layers, reader: Reader, latents: Tensor, about
 
     A latent is the noise, then one number per category, then the two codes. about, as JSON, is what the page says and
     starts from: `title`, `subtitle`, `kind` (of what is picked: "digit"), `picks` (a list of [name, category]), `codes`
-    (two of {`name`, `does`, `ends`, `note`}), `noise` (the numbers of the first view).
+    (two of {`name`, `does`, `ends`, `note`}), `noises` (one per seed from 0 on) and `first` (its number at the start).
     """
     packed, limits = packed_layers(layers, latents)
     read = packed_reader(reader)
