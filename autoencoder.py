@@ -49,7 +49,7 @@ class Config(Settings):
     epochs: int = 30  # passes over the training images; the default grows below 20,000 [measured: docs]
     batch_size: int = 128  # images per update [assumption]
     learning_rate: float = 3e-3  # the highest; rises over 4 % of the updates, then falls to 0 [measured: docs]
-    learning_rate_sgd: float = 5e-3  # of sgd at the start, whose loss is summed over pixels [measured: docs]
+    learning_rate_sgd: float = 1e-2  # of sgd at the start, whose loss is summed over pixels [measured: docs]
     seed: int = 0  # decides weights and order
     # machine
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16 is slower on small layers [measured: docs]

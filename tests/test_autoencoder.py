@@ -50,7 +50,7 @@ def test_initial_weights_are_a_gaussian_of_one_hundredth_hidden_values_not_negat
 
 
 RISES = ((0, 0.01), (0.02, 0.51 * 0.999))  # to the whole of it after 4 % of the updates
-MADE = {"adam": (torch.optim.Adam, 3e-3, 0, RISES), "sgd": (torch.optim.SGD, 5e-3, 0.1, ((0, 1),))}
+MADE = {"adam": (torch.optim.Adam, 3e-3, 0, RISES), "sgd": (torch.optim.SGD, 1e-2, 0.1, ((0, 1),))}
 
 
 @pytest.mark.parametrize("optimizer", MADE)
