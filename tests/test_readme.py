@@ -21,8 +21,9 @@ TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 BLOCKS = {page: re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()}
 LINK = r"\]\((?!http)([^)#]+)"  # to a file, from the page's own folder
 LINKS = {page: {(page.parent / link).resolve() for link in re.findall(LINK, text)} for page, text in TEXTS.items()}
-NOT_RUN = ("-m pip", "-m pytest", "throughput.py")  # the last one needs MNIST's files
-READERS = ("compare", "accuracy_over_time", "pictures")  # studies that train nothing
+# The last three need MNIST's files, or whole studies of the default length; tests/test_studies.py runs them.
+NOT_RUN = ("-m pip", "-m pytest", "throughput.py", "accuracy_over_time.py", "figure_1.py")
+READERS = ("compare", "pictures")  # studies that train nothing
 # What Python imports in every process of the test, those that a study starts included.
 SMALL = """
 import pytest, common.data
@@ -52,7 +53,7 @@ def calls() -> list[list[str]]:
     shell, found = "".join(text for language, text in blocks if not language), []
     for line in re.findall(r"^(?:.* && )?python .*", shell, re.MULTILINE):
         for part in line.partition("  #")[0].split(" && "):
-            words = [re.sub(r"^\d+-\d+$", "0", word) for word in shlex.split(part)[1:]]
+            words = [re.sub(r"^\d+-[\d,-]+$", "0", word) for word in shlex.split(part)[1:]]
             trains = not ({f"studies/{name}.py" for name in READERS} | {"--resume"}) & set(words)
             if not any(name in part for name in NOT_RUN):
                 found.append([*words, *(["--epochs", "1"] if trains else [])])
