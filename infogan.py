@@ -500,8 +500,7 @@ def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, table
             table = metrics.contingency(guided.c1.long(), data.train_labels, CATEGORIES)
             read["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
     codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
-    rows = model.digit_of_category.argsort().tolist()
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"), rows)
+    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
     noises = torch.cat([draw_latent(1, config.noise_size, drawing_generator(seed)).noise for seed in range(NOISES)])
     page = codes.about_page(run, model, factors, agreement.get("accuracy"))
     page |= {"noises": noises.double().round(decimals=5).tolist(), "first": codes.typical(model, noises)}

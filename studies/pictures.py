@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,12 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import infogan
 from common import BadInput, guide
 from common.cli import Parser, parse, run_program
-from common.data import Dataset, load_dataset
 from common.device import eval_mode
 from common.files import atomic_write, read_json, read_numbers
 from common.look import figures, plots
-from common.look.codes import row_names
-from common.settings import ROOT, read_config
+from common.settings import ROOT
 from studies.seeds import SCRIPTS
 
 COPIED = {
@@ -41,7 +39,7 @@ COPIED = {
     | {f"{name}.png": f"autoencoder_{name}.png" for name in ("range", "hidden_units")},
     "widths": {"widths.png": "autoencoder_sweep.png"},
 }
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SIZES = {"desktop": (1200, 1010), "phone": (390, 1490)}
 # A 7 as a hand would draw it, in shares of the sheet.
 STROKE = ((0.28, 0.2), (0.72, 0.2), (0.4, 0.82))
@@ -72,46 +70,28 @@ def script_of(folder: Path) -> str:
 # InfoGAN's own ------------------------------------------------------------------------------------------------------
 
 
-def draw_progress(folder: Path, last: int, keys: Sequence[int], names: Sequence[str], path: Path) -> None:
-    """The first columns of c1's sheet, untrained, after one and two epochs and at the end, rows in their last order."""
-    titles = {0: "untrained"}
+def draw_progress(folder: Path, last: int, path: Path) -> None:
+    """The first columns of c1's sheets: untrained, after one and two epochs and at the end; then of real images."""
+    titles = {"epoch_000_c1": "untrained"}
     for row in read_numbers(folder / "metrics.csv"):
-        right = f": {row['accuracy']:.1%}" if "accuracy" in row else ""
-        titles[row["epoch"]] = f"epoch {row['epoch']}{right}"
-    with plots.new_figure(8, 5.6, "".join(names)) as figure:
-        shown = sorted({0, 1, min(2, last), last})
-        for axes, epoch in zip(figure.subplots(1, len(shown)), shown, strict=True):
-            page, left, top = figures.read_grid(sheet := folder / f"epoch_{epoch:03d}_c1.png", keys)
-            if not top:
-                raise BadInput(f"{sheet}: older code has drawn it; train anew")
-            step = figures.ZOOM * 28 + figures.GAP
-            axes.imshow(page.crop((left, top, left + 4 * step, top + 10 * step)), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(titles[epoch], fontsize=12)
-            label_rows(axes, step, names if epoch == 0 else ())
-        plots.save_figure(path, figure, pdf=False)
-
-
-def draw_beside_real(model: infogan.InfoGAN, data: Dataset, path: Path) -> None:
-    """Six training images of each class, beside six generated ones of the category that it matches."""
-    names = data.classes
-    real = torch.cat([figures.tiled(data.train_images[data.train_labels == c], 1, 6) for c in range(len(names))]) / 255
-    digit = torch.arange(len(names)).repeat_interleave(6)
-    generated = model.generate(len(digit), digit=digit, seed=0).view(-1, 6, 28, 28)
-    with plots.new_figure(7, 5.8, "".join(names)) as figure:
-        sides = {"training images": real, "generated, one category of c1 a row": generated}
-        for axes, (title, images) in zip(figure.subplots(1, 2), sides.items(), strict=True):
-            axes.imshow(images.permute(0, 2, 1, 3).reshape(-1, 6 * 28).numpy(), cmap="gray", vmin=0, vmax=1)
+        if row["epoch"] in (1, 2, last):
+            right = f": {row['accuracy']:.1%}" if "accuracy" in row else ""
+            titles[f"epoch_{row['epoch']:03d}_c1"] = f"epoch {row['epoch']}{right}"
+    titles["reals"] = "training images"
+    crops = []
+    for sheet in titles:
+        page, left, top = figures.read_grid(folder / f"{sheet}.png", folder / f"epoch_{last:03d}_c1.png")
+        if not top:
+            raise BadInput(f"{folder / sheet}.png: older code has drawn it; train anew")
+        start = left if crops else 0  # with the rows' names
+        crops.append(page.crop((start, top, left + 4 * figures.STEP, page.height - 8)))
+    with plots.new_figure(10, 5.3) as figure:
+        panels = figure.subplots(1, len(crops), width_ratios=[crop.width for crop in crops])
+        for axes, crop, title in zip(panels, crops, titles.values(), strict=True):
+            axes.imshow(crop, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=12)
-            label_rows(axes, 28, names if title == "training images" else ())
+            axes.axis("off")
         plots.save_figure(path, figure, pdf=False)
-
-
-def label_rows(axes, step: int, names: Sequence[str]) -> None:
-    """Only the names of the rows at the left, no axes."""
-    axes.set_xticks([])
-    axes.set_yticks([step * row + step / 2 for row in range(len(names))], names, fontsize=12)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
 
 
 def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> list[str]:
@@ -167,6 +147,10 @@ def draw_networks(model: infogan.InfoGAN, path: Path) -> None:
 # The explorer -------------------------------------------------------------------------------------------------------
 
 
+def find_chromium() -> str | None:
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> None:
     """The explorer in a window of this many pixels, a digit drawn on its sheet."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -201,14 +185,9 @@ def main(arguments: list[str]) -> None:
         for name, copy in COPIED[script].items():
             shutil.copyfile(run / name.format(last=last), own.out / copy)
         if script == "infogan":
-            model, config = infogan.load(run), read_config(run, infogan.Config)
-            data = load_dataset(config.dataset, config.data_dir, config.smoke)
-            keys = model.digit_of_category.argsort().tolist()
-            draw_progress(run, last, keys, row_names(data), own.out / "infogan_progress.png")
-            if data.classes:
-                draw_beside_real(model, data, own.out / "infogan_beside_real.png")
-            draw_networks(model, own.out / "infogan_networks.png")
-            browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+            draw_progress(run, last, own.out / "infogan_progress.png")
+            draw_networks(infogan.load(run), own.out / "infogan_networks.png")
+            browser = find_chromium()
             for name, size in SIZES.items() if browser else ():
                 photograph(run / "explore.html", browser, size, own.out / f"explorer_{name}.png")
             if not browser:

@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,9 @@ import infogan
 from common import BadInput
 from common.cli import Parser, run_program
 from common.data import Dataset, epoch_order, load_dataset, to_float
-from common.device import choose_precision, keep_freed_memory, mixed_precision
+from common.device import choose_precision, eval_mode, keep_freed_memory, mixed_precision
 from common.files import read_numbers
-from common.look import metrics
+from common.look import codes, metrics
 from common.settings import ROOT, Settings, batch_ends
 from common.streams import stream, stream_seed
 
@@ -94,6 +95,10 @@ class TextbookInfoGAN:
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+
+    def encode(self, x: Tensor) -> infogan.Codes:
+        q = self.head_q(self.trunk(x))
+        return infogan.Codes(q[:, :10].softmax(dim=1), q[:, 10], q[:, 11])
 
     def information_loss(self, features: Tensor, category: Tensor, continuous: Tensor) -> Tensor:
         q = self.head_q(features)
@@ -187,13 +192,17 @@ class TextbookAutoencoder:
 TEXTBOOKS = {"infogan": TextbookInfoGAN, "gan_mlp": TextbookGAN, "autoencoder": TextbookAutoencoder}
 
 
+def textbook_loader(side: Any, batch_size: int, data_dir: Path) -> torch.utils.data.DataLoader:
+    """MNIST in shuffled batches, as that side wants its images."""
+    # `download` only unpacks here: `main` has made sure that the files are there.
+    mnist = datasets.MNIST(str(data_dir), transform=side.transform, download=True)
+    return torch.utils.data.DataLoader(mnist, batch_size, shuffle=True, drop_last=True)
+
+
 def textbook_loop(script: str, batch_size: int, data_dir: Path) -> Iterator[dict[str, float]]:
     """The textbook training of a script, endlessly: every `next` is one update."""
     side = TEXTBOOKS[script]()
-    # `download` only unpacks here: `main` has made sure that the files are there.
-    mnist = datasets.MNIST(str(data_dir), transform=side.transform, download=True)
-    loader = torch.utils.data.DataLoader(mnist, batch_size, shuffle=True, drop_last=True)
-    for x, _ in chain.from_iterable(repeat(loader)):
+    for x, _ in chain.from_iterable(repeat(textbook_loader(side, batch_size, data_dir))):
         yield side.update(x)
 
 
@@ -289,12 +298,11 @@ STAGES = {
 
 
 def seconds_by_stage(profile: Path) -> dict[str, float]:
-    """The seconds of each of STAGES in what `python -m cProfile` has written."""
-    found = dict.fromkeys(STAGES, 0.0)
-    for (file, _, function), (_, _, _, seconds, _) in pstats.Stats(str(profile)).stats.items():
-        for stage, names in STAGES.items():
-            found[stage] += seconds if f"{Path(file).name}:{function}" in names else 0.0
-    return found
+    """The seconds of each of STAGES in what `python -m cProfile infogan.py` has written, the imports first."""
+    stats = pstats.Stats(str(profile)).stats
+    seconds = {f"{Path(file).name}:{name}": timing[3] for (file, _, name), timing in stats.items()}
+    imports = {"imports": seconds["infogan.py:<module>"] - seconds["cli.py:run_cli"]}
+    return imports | {stage: sum(seconds.get(name, 0.0) for name in names) for stage, names in STAGES.items()}
 
 
 def from_the_shell(accuracy: float, data_dir: Path, flags: Sequence[str] = ()) -> dict[str, float | None]:
@@ -303,12 +311,8 @@ def from_the_shell(accuracy: float, data_dir: Path, flags: Sequence[str] = ()) -
     with tempfile.TemporaryDirectory() as scratch:
         profile, data = Path(scratch) / "profile", Path(scratch) / "data"
         data.mkdir()
-        for kept in data_dir.resolve().glob("[!c]*"):
+        for kept in set(data_dir.resolve().iterdir()) - {data_dir.resolve() / "classifiers"}:
             (data / kept.name).symlink_to(kept)
-        command = [sys.executable, "-c", "import infogan"]
-        start = time.time()
-        subprocess.run(command, cwd=ROOT, check=True)
-        found = {"imports": time.time() - start}
         command = [sys.executable, "-m", "cProfile", "-o", str(profile), "infogan.py", "--quiet", "--out", scratch]
         start = time.time()
         subprocess.run([*command, "--data-dir", str(data), *flags], cwd=ROOT, check=True)
@@ -316,21 +320,16 @@ def from_the_shell(accuracy: float, data_dir: Path, flags: Sequence[str] = ()) -
         run = Path(scratch) / "infogan" / "run-001"
         reached = [row["epoch"] for row in read_numbers(run / "metrics.csv") if row["accuracy"] >= accuracy]
         drawn = (run / f"epoch_{epoch:03d}_c1.png" for epoch in reached)
-        found |= seconds_by_stage(profile)
+        found = seconds_by_stage(profile)
         found["rest"] = whole - sum(found.values())
         return {"to the accuracy": next((path.stat().st_mtime - start for path in drawn), None), "whole": whole} | found
 
 
 def textbook_accuracy(side: TextbookInfoGAN, data: Dataset) -> float:
-    """Accuracy of c1 on the test images, under the one-to-one map that fits 10,000 training images best."""
-    side.discriminator.eval()
-    tables = []
-    for x, labels in ((data.train_images[:10_000], data.train_labels), (data.test_images, data.test_labels)):
-        with torch.no_grad():
-            c1 = torch.cat([side.head_q(side.trunk(to_float(piece)))[:, :10].argmax(dim=1) for piece in x.split(500)])
-        tables.append(metrics.contingency(c1, labels[: len(c1)], 10))
-    side.discriminator.train()
-    return metrics.accuracy(tables[1], metrics.one_to_one(tables[0]))
+    """Accuracy of c1 on the test images, measured as infogan.py measures it."""
+    with eval_mode(side.discriminator):
+        tables = codes.contingencies(side, data)
+    return metrics.accuracy(tables.test, metrics.one_to_one(tables.train))
 
 
 def textbook_to_accuracy(accuracy: float, data_dir: Path, minutes: float) -> dict[str, float]:
@@ -338,8 +337,7 @@ def textbook_to_accuracy(accuracy: float, data_dir: Path, minutes: float) -> dic
     start, data = time.time(), load_dataset("mnist", data_dir)
     torch.manual_seed(0)
     side, epochs, reached = TextbookInfoGAN(), 0, 0.0
-    mnist = datasets.MNIST(str(data_dir), transform=side.transform, download=True)
-    loader = torch.utils.data.DataLoader(mnist, 128, shuffle=True, drop_last=True)
+    loader = textbook_loader(side, 128, data_dir)
     while reached < accuracy and time.time() - start < 60 * minutes:
         for x, _ in loader:
             side.update(x)

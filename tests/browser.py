@@ -5,7 +5,6 @@ Needs only a browser and a WebSocket: no driver whose version must match, no dow
 
 import itertools
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,17 +15,12 @@ from urllib.request import urlopen
 
 import websocket
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Chromium refuses its sandbox to root.
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking")
 SWITCHES += ("disable-component-update", "disable-sync", "no-first-run", "remote-debugging-port=0")
 KEYS = {"ArrowRight": 39, "Home": 36, "Tab": 9, "3": 51}
 MIDDLE = "(b => [b.x + b.width / 2, b.y + b.height / 2, b.width])(found.getBoundingClientRect())"
 DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
-
-
-def find_chromium() -> str | None:
-    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def wait_for(happened: Callable[[], Any], seconds: float = 60) -> None:

@@ -16,7 +16,8 @@ from common.data import drawn
 from common.look import codes, explorer
 from common.streams import drawing_generator
 from infogan import Config, InfoGAN, Latent, draw_latent
-from tests.browser import Page, chromium, find_chromium, wait_for
+from studies.pictures import find_chromium
+from tests.browser import Page, chromium, wait_for
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 TITLE = "infogan on <b>drawn digits</b></script>, not MNIST"
@@ -139,6 +140,12 @@ EARLY = """document.addEventListener("DOMContentLoaded", () => {
 });"""
 
 
+# All that the large picture is called from now on.
+WATCH = """window.seen = [];
+const large = document.querySelector("#large"), note = () => seen.push(large.getAttribute("aria-label"));
+new MutationObserver(note).observe(large, {attributes: true});"""
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     executable = find_chromium()
@@ -246,8 +253,9 @@ def test_keys_move_the_sliders_and_clicks_pick_and_draw_noise(opened, model):
 
     opened.press("3")  # a digit picks
     assert shown(opened)[0].startswith("class dress, ")
+    opened.run(WATCH)  # a sweep is too quick to be asked for
     opened.click("#play")
-    wait_for(lambda: "c2 slant −1.9" in shown(opened)[0])  # leans right: c2 has the sign of slant turned round
+    wait_for(lambda: opened.run("seen.some(label => /c2 slant −(1\\.[5-9]|2)/.test(label))"))
     opened.click("#reset")
     assert (shown(opened)[1] == before).all()
     ends = opened.run("[...document.querySelectorAll('.ends span')].map(end => end.textContent)")
