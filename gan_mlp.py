@@ -293,7 +293,8 @@ def report(run: Run, model: GAN, latents: Tensor, scorer: SampleScorer | None) -
     scores, picture = {}, f"epoch_{run.epoch:03d}.png"
     if scorer:
         scores = {"classes": ", ".join(run.data.classes), **scorer.summary(run.rows[-1])}
-        samples.draw_shares(run, [run.rows[-1][name] for name in scorer.columns], scorer.train_shares.tolist())
+        title, shares = f"{run.title}, {run.when}: what is drawn", [run.rows[-1][name] for name in scorer.columns]
+        samples.draw_shares(run.folder / "digits.png", run.data, title, [shares])
     draw_interpolation(run, model, latents)
     novelty = samples.draw_neighbours(run, model.generate(100, latents))
     figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))

@@ -3,7 +3,8 @@
     python studies/pictures.py outputs/infogan/run-001 outputs/gan_mlp/run-001 outputs/autoencoder/run-001
 
 A finished run is drawn again first, as `--resume` does; then its pictures go to docs/, with some that only the pages
-have. A folder of `studies/widths.py` gives its plot. The explorer is shown as Chromium shows it, where there is one.
+have. Of several runs of a script the last one counts; only the shares of the GAN's classes are shown over all of them.
+A folder of `studies/widths.py` gives its plot. The explorer is shown as Chromium shows it, where there is one.
 """
 
 import argparse
@@ -24,9 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import infogan
 from common import BadInput, guide
 from common.cli import Parser, parse, run_program
+from common.data import load_dataset
 from common.device import eval_mode
 from common.files import atomic_write, read_json, read_numbers
-from common.look import figures, plots
+from common.look import figures, metrics, plots, samples
 from common.settings import ROOT
 from studies.seeds import SCRIPTS
 
@@ -34,7 +36,7 @@ COPIED = {
     "infogan": {"training.gif": "training.gif"}
     | {f"{name}.png": f"infogan_{name}.png" for name in ("codes", "curves", "confusion")},
     "gan_mlp": {"epoch_{last:03d}.png": "gan_samples.png"}
-    | {f"{name}.png": f"gan_{name}.png" for name in ("digits", "neighbours", "interpolation")},
+    | {f"{name}.png": f"gan_{name}.png" for name in ("neighbours", "interpolation")},
     "autoencoder": {"epoch_{last:03d}.png": "autoencoder_epoch.png"}
     | {f"{name}.png": f"autoencoder_{name}.png" for name in ("range", "hidden_units")},
     "widths": {"widths.png": "autoencoder_sweep.png"},
@@ -172,18 +174,25 @@ def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> N
 def main(arguments: list[str]) -> None:
     """Draw what the folders give. Raises BadInput for a folder that is no finished run."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, of each script the last one counts")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the pictures (default: docs)")
     own = parser.parse_args(arguments)
-    scripts = {run: script_of(run) for run in own.runs}
+    scripts, shares = {run: script_of(run) for run in own.runs}, []
     own.out.mkdir(parents=True, exist_ok=True)
     for run, script in scripts.items():
         last = 0
         if script != "widths":
             module = importlib.import_module(script)
-            last = module.main(parse(module.Config, ["--resume", str(run), "--quiet"]))["epochs"]
+            config = parse(module.Config, ["--resume", str(run), "--quiet"])
+            last = module.main(config)["epochs"]
         for name, copy in COPIED[script].items():
             shutil.copyfile(run / name.format(last=last), own.out / copy)
+        if script == "gan_mlp":
+            data = load_dataset(config.dataset, config.data_dir, config.smoke)
+            final = read_numbers(run / "metrics.csv")[-1]
+            shares.append([final[name] for name in metrics.SHARES[: len(data.classes)]])
+            title = f"gan_mlp on {data.title}, epoch {last}: what is drawn"
+            samples.draw_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
         if script == "infogan":
             draw_progress(run, last, own.out / "infogan_progress.png")
             draw_networks(infogan.load(run), own.out / "infogan_networks.png")

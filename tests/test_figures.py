@@ -1,11 +1,13 @@
 """Pictures: what their pixels and files hold, whatever is drawn in them; and what samples show of a generator."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from common.look import figures, plots, samples
@@ -174,10 +176,16 @@ def test_neighbours_tell_a_copy_from_a_new_image(saved, run, tiny, copied):
     assert torch.equal(shown, torch.cat((drawn[None, :10, 0], reals[nearest.T, 0])))
 
 
-def test_shares_stand_beside_those_of_the_training_set(saved, run, tiny):
-    run.data = dataclasses.replace(tiny, classes=LONG)
-    samples.draw_shares(run, [0.25, 0.75], [0.5, 0.5, 0.0])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_shares_stand_beside_those_of_the_training_set_with_the_spread_of_several_runs(saved, tiny, runs):
+    data = dataclasses.replace(tiny, classes=LONG, train_labels=torch.tensor([0, 1, 1, 1]))
+    shares = [[0.25, 0.75], [0.3, 0.7], [0.5, 0.5]][:runs]
+    samples.draw_shares(Path("digits.png"), data, "three runs", shares)
     axes = saved[0].axes[0]
-    bars = {bar.get_label(): [patch.get_height() for patch in bar] for bar in axes.containers}
-    assert bars == {"training images": [0.5, 0.5], "64 samples": [0.25, 0.75]}
+    bars = {bar.get_label(): [patch.get_height() for patch in bar] for bar in axes.containers if len(bar) == 2}
+    label, middle = ("64 samples", shares[0]) if runs == 1 else ("64 samples of each of 3 runs", shares[1])
+    assert bars == {"training images": [0.25, 0.75], label: pytest.approx(middle)}
+    lines = [line for bar in axes.containers if isinstance(bar, ErrorbarContainer) for line in bar[2][0].get_segments()]
+    ends = [line[:, 1].tolist() for line in lines]
+    assert ends == ([] if runs == 1 else [pytest.approx([0.25, 0.5]), pytest.approx([0.5, 0.75])])
     assert [label.get_text() for label in axes.get_xticklabels()] == list(LONG)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+import studies.pictures
+from common import BadInput
 from common.files import read_numbers
 from common.look.metrics import SHARES
 from common.progress import TIME_COLUMNS
@@ -111,3 +113,22 @@ def test_the_seed_alone_decides_the_bytes_in_whatever_process_and_folder(smoke, 
     assert report | {"seconds": 0} == before | {"seconds": 0, "folder": str(again)}
     script.main(script.Config.make(smoke=True, seed=1, epochs=1, out=out, data_dir=data_dir))
     assert {name for name, content in pictures(other).items() if content == expected[name]} == {"reals.png"}
+
+
+def test_the_pages_get_pictures_of_a_run_drawn_again_and_none_of_an_unfinished_one(smoke, tmp_path, monkeypatch):
+    name, _, run = smoke
+    monkeypatch.setattr(studies.pictures, "BROWSERS", ())
+    run, docs = shutil.copytree(run.folder, tmp_path / "run"), tmp_path / "docs"
+    copied = {source.format(last=2): target for source, target in studies.pictures.COPIED[name].items()}
+    expected = {target: (run / source).read_bytes() for source, target in copied.items()}
+    (run / next(iter(copied))).unlink()
+    studies.pictures.main([str(run), "--out", str(docs)])
+    drawn = {path.name: path.read_bytes() for path in docs.iterdir()}
+    only = {"infogan": {"infogan_progress.png", "infogan_networks.png"}, "gan_mlp": {"gan_digits.png"}}
+    assert {*drawn} == {*expected} | only.get(name, set())
+    assert {target: drawn[target] for target in expected} == expected
+    if name == "gan_mlp":  # of one run, they are the run's own picture
+        assert drawn["gan_digits.png"] == (run / "digits.png").read_bytes()
+    (run / "report.json").unlink()
+    with pytest.raises(BadInput, match="run: is not finished"):
+        studies.pictures.main([str(run), "--out", str(tmp_path / "none")])

@@ -401,22 +401,6 @@ def test_the_textbook_stops_at_its_accuracy_or_its_time(monkeypatch, tiny):
 # studies/pictures.py ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_the_pages_get_pictures_of_a_run_drawn_again_and_none_of_an_unfinished_one(smoke_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "BROWSERS", ())
-    run = shutil.copytree(smoke_run.folder, tmp_path / "run")
-    (run / "codes.png").unlink()
-    pictures.main([str(run), "--out", str(tmp_path / "docs")])
-    assert (tmp_path / "docs" / "infogan_codes.png").read_bytes() == (smoke_run.folder / "codes.png").read_bytes()
-    drawn = {path.name for path in (tmp_path / "docs").iterdir()}
-    assert drawn == {*pictures.COPIED["infogan"].values()} | {
-        f"infogan_{name}.png" for name in ("progress", "networks")
-    }
-    (run / "report.json").unlink()
-    with pytest.raises(BadInput, match="run: is not finished"):
-        pictures.main([str(run), "--out", str(tmp_path / "none")])
-
-
 def test_layers_are_named_with_what_they_return_in_the_order_of_the_data():
     model = infogan.InfoGAN(infogan.Config())
     found = pictures.layers(model.discriminator, model.discriminator.features, torch.zeros(1, 1, 28, 28))

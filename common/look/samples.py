@@ -1,9 +1,13 @@
 """What samples show of a generator: the shares of the classes, and the training images nearest to them."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.data import Dataset
 from common.look import figures, metrics, plots
 from common.run import Run
 
@@ -25,20 +29,27 @@ def draw_neighbours(run: Run, samples: Tensor) -> float | None:
     return metrics.quotient(nearest.values[:, 0].mean().item(), fresh.mean().item())
 
 
-def draw_shares(run: Run, shares: list[float], target: list[float]) -> None:
-    """digits.png: how often each class is generated, beside how often it is in the training set."""
-    target = target[: len(shares)]
-    with plots.new_figure(7, 3.6, run.data.text) as figure:
+def draw_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]], pdf: bool = True) -> None:
+    """How often each class is generated, beside how often it is in the training set.
+
+    shares: (runs, classes); with several runs a bar is the median, with a line from the minimum to the maximum.
+    """
+    counts = torch.bincount(data.train_labels.cpu(), minlength=len(data.classes))
+    target = (counts / len(data.train_labels)).tolist()
+    low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
+    spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
+    label = f"{len(data.test_images):,} samples" + (f" of each of {len(shares)} runs" if spread else "")
+    with plots.new_figure(7, 3.6, data.text) as figure:
         axes = figure.add_subplot()
-        places = np.arange(len(shares))
+        places = np.arange(len(middle))
         axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
-        axes.bar(places + 0.2, shares, width=0.4, label=f"{len(run.data.test_images):,} samples", color="tab:blue")
-        axes.set_xticks(places, run.data.classes)
+        axes.bar(places + 0.2, middle, width=0.4, label=label, color="tab:blue", **spread)
+        axes.set_xticks(places, data.classes)
         plots.slant_long(axes)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.set_ylabel("share")
-        axes.set_ylim(0, 1.25 * max(*shares, *target))
+        axes.set_ylim(0, 1.25 * max(*high, *target))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=2, loc="upper center")
-        axes.set_title(f"{run.title}, {run.when}: what is drawn", fontsize=10)
-        plots.save_figure(run.folder / "digits.png", figure)
+        axes.set_title(title, fontsize=10)
+        plots.save_figure(path, figure, pdf)
