@@ -43,7 +43,7 @@ WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
 class Config(Settings):
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with, below 784 [textbook]
-    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some of them die [measured: docs]
+    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some die on small sets [measured: docs]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
     epochs: int = 30  # passes over the training images; the default grows below 20,000 [measured: docs]
