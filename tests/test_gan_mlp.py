@@ -16,7 +16,7 @@ from common.optim import descend
 from common.run import Run
 from common.streams import stream_seed
 from gan_mlp import GAN, Config, discriminator_loss, generator_loss
-from tests.helpers import FLOAT32, Heard, make_quick, moved, noted_rates, parameter_names, tensors
+from tests.helpers import FLOAT32, Heard, make_quick, moved, parameter_names, tensors
 
 SMALL = Config(widths_g=(32, 48), widths_d=(48, 32), dataset="drawn", device="cpu", epochs=2, batch_size=64)
 REALS = torch.rand(16, 1, 28, 28)
@@ -85,17 +85,6 @@ def test_batchnorm_of_the_average_has_statistics_of_what_its_layers_really_get()
     gan_mlp.refresh_batchnorm(model, torch.Generator().manual_seed(0))
     out = model.ema.eval().network.layers[:2](torch.randn(20_000, SMALL.noise_size))
     assert max(out.mean(dim=0).abs().max(), (out.std(dim=0) - 1).abs().max()) < 0.06
-
-
-def test_step_sizes_fall_evenly_to_0(tiny, out, monkeypatch):
-    make_quick(monkeypatch, tiny)
-    for name in ("draw_epoch", "report", "SampleScorer", "measure"):
-        monkeypatch.setattr(gan_mlp, name, lambda *_: {})
-    rates = noted_rates(monkeypatch, gan_mlp)
-    monkeypatch.setattr(gan_mlp.metrics, "collapse", lambda *_: None)
-    gan_mlp.main(dataclasses.replace(SMALL, decay_from=0.25, out=out))
-    expected = torch.tensor([1, 1, 2 / 3, 1 / 3])[:, None] * torch.tensor([4e-4, 1e-3])
-    torch.testing.assert_close(torch.tensor(rates), expected)
 
 
 def test_load_draws_by_the_average(tiny, out, monkeypatch):

@@ -84,8 +84,6 @@ def test_a_config_is_made_in_python_as_on_the_shell():
     config = infogan.Config.make(smoke=True, paper=True, seed=3)
     assert (config.epochs, config.batch_size, config.guide_weight, config.seed) == (2, 64, 0.0, 3)
     assert infogan.Config.make(smoke=False) == infogan.Config()
-    with pytest.raises(BadInput, match="--decay-from"):  # its step sizes fall to 0, which takes updates
-        gan_mlp.Config(decay_from=1.0)
 
 
 def store(folder: Path, config: object, **changes: object) -> Path:
