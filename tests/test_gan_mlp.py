@@ -106,7 +106,8 @@ def test_load_draws_by_the_average(tiny, out, monkeypatch):
 
 @pytest.mark.slow
 def test_half_a_minute_of_training_draws_every_digit(out, tmp_path, monkeypatch):
-    """8 epochs reach 40 to 52 floors (seeds 0 to 2, both precisions); a G that does not learn stays above 1,000, and digits are missing."""
+    """8 epochs reach 40 to 52 floors (seeds 0 to 2, both precisions). A G that does not learn stays above 1,000, and
+    digits are missing."""
     data = drawn(train=12_000, test=2_000)
     monkeypatch.setattr(run_module, "load_dataset", lambda *_: data)
     monkeypatch.setattr(gan_mlp, "SampleScorer", lambda *_: None)  # samples are judged after the last epoch alone
