@@ -28,7 +28,8 @@ from common.cli import Parser, parse, run_program
 from common.data import load_dataset
 from common.device import eval_mode
 from common.files import atomic_write, read_json, read_numbers
-from common.look import figures, metrics, plots, samples
+from common.look import figures, plots, samples
+from common.look.metrics import SHARES
 from common.settings import ROOT
 from studies.seeds import SCRIPTS
 
@@ -188,11 +189,8 @@ def main(arguments: list[str]) -> None:
         for name, copy in COPIED[script].items():
             shutil.copyfile(run / name.format(last=last), own.out / copy)
         if script == "gan_mlp":
-            data = load_dataset(config.dataset, config.data_dir, config.smoke)
-            final = read_numbers(run / "metrics.csv")[-1]
-            shares.append([final[name] for name in metrics.SHARES[: len(data.classes)]])
-            title = f"gan_mlp on {data.title}, epoch {last}: what is drawn"
-            samples.draw_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
+            shares.append([final for name, final in read_numbers(run / "metrics.csv")[-1].items() if name in SHARES])
+            gan = config, last
         if script == "infogan":
             draw_progress(run, last, own.out / "infogan_progress.png")
             draw_networks(infogan.load(run), own.out / "infogan_networks.png")
@@ -202,6 +200,11 @@ def main(arguments: list[str]) -> None:
             if not browser:
                 print("no Chromium here: the pictures of the explorer stay as they are", file=sys.stderr)
         print(f"{run}: drawn")
+    if shares:
+        config, last = gan
+        data = load_dataset(config.dataset, config.data_dir, config.smoke)
+        title = f"gan_mlp on {data.title}, epoch {last}: what is drawn"
+        samples.draw_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
 
 
 if __name__ == "__main__":

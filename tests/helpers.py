@@ -4,7 +4,6 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -77,18 +76,6 @@ def same_content(a: Path, b: Path) -> bool:
         torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
         for name, value in one.items()
     )
-
-
-def noted_rates(patch: pytest.MonkeyPatch, script: ModuleType) -> list[list[float]]:
-    """The step sizes of D and of G in each update of a script from now on."""
-    rates, real = [], script.update
-
-    def update(model: nn.Module, optimizers: tuple, *rest: object) -> dict[str, Tensor]:
-        rates.append([optimizer.param_groups[0]["lr"].item() for optimizer in optimizers])
-        return real(model, optimizers, *rest)
-
-    patch.setattr(script, "update", update)
-    return rates
 
 
 class Heard(Console):

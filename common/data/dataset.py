@@ -53,6 +53,11 @@ class Dataset:
         return self.title + "".join(self.classes)
 
     @property
+    def shares(self) -> Tensor:
+        """The share (10,) of each class in the training set, on the CPU. Needs labels."""
+        return torch.bincount(self.train_labels.cpu(), minlength=10) / len(self.train_labels)
+
+    @property
     def source(self) -> str:
         """The value of `--dataset` that loads this set."""
         return str(self.folder or self.name)

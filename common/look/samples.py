@@ -34,8 +34,7 @@ def draw_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
 
     shares: (runs, classes); with several runs a bar is the median, with a line from the minimum to the maximum.
     """
-    counts = torch.bincount(data.train_labels.cpu(), minlength=len(data.classes))
-    target = (counts / len(data.train_labels)).tolist()
+    target = data.shares[: len(data.classes)].tolist()
     low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
     spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
     label = f"{len(data.test_images):,} samples" + (f" of each of {len(shares)} runs" if spread else "")

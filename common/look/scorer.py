@@ -95,7 +95,7 @@ class SampleScorer:
         train = classify(self.classifier, data.train_images[: len(data.test_images)])
         self.floor = metrics.frechet_distance(train.features, self.test.features)
         self.accuracy = float((self.test.logits.argmax(dim=1) == data.test_labels.cpu()).float().mean())
-        self.train_shares = torch.bincount(data.train_labels.cpu(), minlength=10) / len(data.train_labels)
+        self.train_shares = data.shares
         self.classes = data.classes
         self.columns = metrics.SHARES[: len(data.classes)]
 
