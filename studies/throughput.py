@@ -141,8 +141,8 @@ class TextbookGAN:
             layers += [nn.Linear(width_in, width), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*layers, nn.Linear(128, 1))
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.9998))
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=4e-4, betas=(0.5, 0.999))
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=2e-3, betas=(0.5, 0.999))
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=8e-4, betas=(0.0, 0.999))
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=2e-3, betas=(0.0, 0.999))
 
     def moved(self, x: Tensor) -> Tensor:
         if not self.shift:
