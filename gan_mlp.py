@@ -1,12 +1,11 @@
 """A GAN of fully connected networks that draws MNIST's ten digits in their right shares.
 
-    python gan_mlp.py          # 6 minutes on one core; docs/gan.md has the table of seeds
+    python gan_mlp.py          # 5 minutes on two cores; docs/gan.md has the table of seeds
 
 Goodfellow et al. 2014, "Generative Adversarial Networks" (arXiv:1406.2661), without a single convolution. Such a GAN is
-known for drawing too many 1s: a stroke of few pixels is the easiest thing to get right, and D, which sees one image at
-a time, objects late. Here a classifier that never touches the training counts the samples after every epoch: over
-seeds 0 to 9 and 500 to 502 every digit has a share between 8.4 and 12.2 %, and the Fréchet distance is 2.3 to 4.0 times
-its floor.
+known for drawing too many 1s: a stroke of few pixels is the easiest thing to get right, and D objects late. Here a
+classifier that never touches the training counts the samples after every epoch: over seeds 0 to 9 and 500 to 502 every
+digit has a share between 8.4 and 12.2 %, and the Fréchet distance is 2.3 to 4.0 times its floor.
 
 Departures from the paper: BatchNorm in G, Adam and two steps per batch as in DCGAN (Radford et al. 2015,
 arXiv:1511.06434) but without momentum, the non-saturating loss, images shifted by a pixel before D sees them, a larger
