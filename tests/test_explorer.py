@@ -217,6 +217,10 @@ def test_it_reads_what_encode_reads_even_from_strokes_of_a_pen(opened, model):
     opened.click("#paper", 0.1, 0.2)
     wait_for(lambda: greys_of(opened, canvas("#again")).max() > 100)
     assert opened.run("document.querySelector('#read').innerText").count("%") == 10
+    bars = "[...document.querySelectorAll('#read div')].slice(-2).map(({children: [, {style}, number]}) =>"
+    bars += " [parseFloat(style.marginLeft), parseFloat(style.width), Number(number.textContent.replace('−', '-'))])"
+    for start, length, value in opened.run(bars):  # from 0, in the middle, to the value, at most 2
+        assert [start, start + length] == pytest.approx(sorted((50, 50 + 25 * min(max(value, -2), 2))), abs=0.2)
 
 
 def test_the_copied_call_draws_the_same(opened, model):
