@@ -1,52 +1,50 @@
 """InfoGAN learns MNIST's ten digits, their slant and their stroke without a label.
 
     python infogan.py          # accuracy 98.3 to 98.6 % on seeds 0 to 9; 8 minutes on two cores with bfloat16
-    python infogan.py --paper  # the paper's recipe alone: which ten kinds of image c1 finds depends on the seed
+    python infogan.py --paper  # the paper's recipe alone: which ten clusters c1 finds depends on the seed
 
 Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
-Nets" (arXiv:1606.03657). A generator G draws an image from noise z and a code c: a category c1 (one of ten) and two
-numbers c2 and c3. A network Q must read the code back from the image, which makes the code mean something.
+Nets" (arXiv:1606.03657). A generator G makes an image from noise z and a code c: a category c1 (one of ten) and two
+numbers c2 and c3. A network Q must predict the code from the image, which makes the code mean something.
 
-The paper's objective asks that c1 can be read, not that it is the digit. So a small network first learns, without a
-label, to read real images (common/guide.py): which of ten kinds, how slanted, how thick. Q must read the same from real
-images, and what it reads there c1, c2 and c3 come to mean in generated ones.
+The paper's objective asks that c1 can be predicted, not that it is the digit. So a small network first clusters the
+real images without a label (common/train/guide.py): into ten categories, each image with its slant and its thickness.
+Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
-Departures from the paper: this guide, a larger step size of D, step sizes that fall, samples from a running average of
-G; `--paper` takes all four back. Two more stay, as in the authors' code: L_I also trains the layers that D and Q share,
-and c2 and c3 weigh as much as c1. D ends in two logits and a softmax, which is one logit and a sigmoid written twice.
-Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
+Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, samples from a moving
+average of G; `--paper` takes all four back. Two stay, as in the authors' code: L_I also trains the layers that D and Q
+share, and c2 and c3 weigh as much as c1. D ends in two logits and a softmax, which is one logit and a sigmoid written
+twice. Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import BadInput, arguments, guide, init
-from common.checkpoint import load_model
-from common.cli import run_cli
 from common.data import to_float
-from common.device import cuda_graphed, default_torch_modes, eval_mode, frozen
-from common.ema import RunningAverage
-from common.look import codes, explorer, figures, metrics, plots
-from common.look.scorer import SampleScorer
-from common.optim import adam, descend, linear_decay, scale_learning_rates
-from common.run import Run
-from common.settings import Settings
-from common.streams import drawing_generator, stream_seed
+from common.data.inputs import image_batch, indices, numbers, whole_number
+from common.look import metrics
+from common.look.figures import save_reals
+from common.look.infogan import COLUMNS, Tables, contingency_tables, report, save_epoch
+from common.run.checkpoint import load_model
+from common.run.cli import run_cli
+from common.run.config import Settings
+from common.run.run import Run
+from common.train import init
+from common.train.device import default_torch_modes, eval_mode, frozen
+from common.train.guide import PseudoLabels, fit_pseudo_labels
+from common.train.optim import adam, ema_decay, linear_decay, optimizer_step, scale_learning_rates, update_ema
+from common.train.random import sampling_generator, stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
-NOISES = 50  # of the explorer, those of generate(seed=0) to generate(seed=49)
-PIECE = 250  # images that a trained model handles at a time: memory stays that of training
-# columns of metrics.csv on the console, and what curves.png calls those of real images
-SHOWN = {"accuracy": "c1 right %", "info_c1_nats": "I(c1)", "info_c2_nats": "I(c2)", "info_c3_nats": "I(c3)"}
-SHOWN |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
-ON_REALS = {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", "c2", "c3")}
+EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays that of training
 
 
 @dataclass(frozen=True)
@@ -55,29 +53,26 @@ class Config(Settings):
     noise_size: int = 62  # numbers in z, standard normal [authors' code]
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images; the default grows below 20,000 [measured with a prototype]
+    epochs: int = 3  # passes over the training images; the default grows below 20,000 [tuned: docs/infogan.md]
     batch_size: int = 128  # images per update [authors' code]
-    learning_rate_d: float = 8e-4  # Adam step size of D and Q; the paper's is 2e-4 [measured with a prototype]
-    learning_rate_g: float = 1e-3  # Adam step size of G [paper C.1]
-    decay_from: float = 0.4  # share of the updates after which both step sizes fall evenly to 2 %; 1: never
+    learning_rate_d: float = 8e-4  # Adam's for D and Q; the paper's is 2e-4 [tuned: docs/infogan.md]
+    learning_rate_g: float = 1e-3  # Adam's for G [paper C.1]
+    decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q fitted but unseen by G [authors' code]
     continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
-    guide_weight: float = 1.0  # beyond the paper: weight of the codes that the guide reads from real images; 0: none
-    average: float = 0.999  # decay of the running average of G's weights that images are drawn from; 0: G itself
+    guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
+    average: float = 0.999  # decay of the moving average of G's weights that samples come from; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
-    paper: bool = False  # the paper's recipe alone: no guide, its step sizes throughout, no average, 12 epochs
+    paper: bool = False  # the paper's recipe alone: no guide, its learning rates throughout, no average, 12 epochs
 
-    SCRIPT: ClassVar = "infogan"
-    PRESETS: ClassVar = {
-        "paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0},
-        **Settings.PRESETS,
-    }
-    LIMITS: ClassVar = Settings.LIMITS | dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
+    SCRIPT = "infogan"
+    PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
+    LIMITS = dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
 
     @property
     def guided(self) -> bool:
-        """Whether real images are read first. A plain GAN has no use for that."""
+        """Whether real images get pseudo-labels. A plain GAN has no use for them."""
         return self.guide_weight > 0 and self.info_weight > 0
 
 
@@ -99,11 +94,6 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return F.cross_entropy(fake_logits, torch.ones_like(fake_logits[:, 0]).long())
 
 
-def categorical_nll(logits: Tensor, category: Tensor) -> Tensor:
-    """-E log Q(c1 | x): cross-entropy of raw logits (n, 10) with the category (n,); ln 10 where Q is uniform."""
-    return F.cross_entropy(logits, category)
-
-
 def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
     """-E log Q(c | x) of each continuous code, (n, 2) each -> (2,), with Q(c | x) = N(mean, exp(log_variance)).
 
@@ -113,12 +103,17 @@ def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
     return 0.5 * (math.log(2 * math.pi) + log_variance + (value - mean).square() / log_variance.exp()).mean(dim=0)
 
 
-def information(c1_nll: Tensor, continuous_nll: Tensor, continuous_weight: float) -> Tensor:
-    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5), with the weight of c2 and c3 within it.
+def information(q: "Posterior", c1: Tensor, continuous: Tensor, weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5) of codes (n,) and (n, 2), and the scalars to log. weight: of c2 and
+    c3 within it.
 
-    H(c1) = ln 10, so the part of c1 is 0 where Q knows nothing and ln 10 = 2.303 where it knows c1. H(c2) = ln 2.
+    H(c1) = ln 10, so the part of c1 is 0 if Q knows nothing and ln 10 = 2.303 if it knows c1. H(c2) = ln 2.
     """
-    return math.log(CATEGORIES) - c1_nll + continuous_weight * (math.log(2) - continuous_nll).sum()
+    c1_nll = F.cross_entropy(q.logits, c1)  # raw logits: ln 10 if Q is uniform
+    continuous_nll = gaussian_nll(q.mean, q.log_variance, continuous)
+    bound = math.log(CATEGORIES) - c1_nll + weight * (math.log(2) - continuous_nll).sum()
+    error = (q.mean.detach() - continuous).square().mean(dim=0)
+    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
 
 
 # Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
@@ -172,11 +167,7 @@ class Discriminator(nn.Module):
             nn.BatchNorm2d(128),
             nn.LeakyReLU(0.1),
         )
-        self.dense = nn.Sequential(
-            nn.Linear(7 * 7 * 128, 1024, bias=False),
-            nn.BatchNorm1d(1024),
-            nn.LeakyReLU(0.1),
-        )
+        self.dense = nn.Sequential(nn.Linear(7 * 7 * 128, 1024, bias=False), nn.BatchNorm1d(1024), nn.LeakyReLU(0.1))
         self.head_d = nn.Linear(1024, 2)
         self.head_q = nn.Sequential(
             nn.Linear(1024, 128, bias=False),
@@ -186,7 +177,7 @@ class Discriminator(nn.Module):
         )
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (n, 1, 28, 28) in [0, 1] -> features (n, 1024), which both heads read."""
+        """Images (n, 1, 28, 28) in [0, 1] -> features (n, 1024), the input of both heads."""
         # Flattened in channels-last order, the memory order of the convolutions.
         return self.dense(self.convolutions(x).permute(0, 2, 3, 1).flatten(1))
 
@@ -216,21 +207,13 @@ class Latent(NamedTuple):
     continuous: Tensor
 
     def joined(self) -> Tensor:
-        """-> (n, noise_size + 10 + 2), as G takes it."""
+        """-> (n, noise_size + 10 + 2), the input of G."""
         one_hot = F.one_hot(self.category, CATEGORIES).to(self.noise.dtype)
         return torch.cat((self.noise, one_hot, self.continuous), dim=1)
 
 
-def draw_latent(n: int, noise_size: int, random: torch.Generator) -> Latent:
-    """Draw n latents from the prior, on the device of the random generator."""
-    noise = torch.randn(n, noise_size, generator=random, device=random.device)
-    category = torch.randint(CATEGORIES, (n,), generator=random, device=random.device)
-    continuous = torch.rand(n, CONTINUOUS, generator=random, device=random.device) * 2 - 1
-    return Latent(noise, category, continuous)
-
-
 class Codes(NamedTuple):
-    """What Q reads from images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
+    """What Q predicts for images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
 
     c1: Tensor
     c2: Tensor
@@ -238,7 +221,7 @@ class Codes(NamedTuple):
 
 
 class InfoGAN(nn.Module):
-    """G, D with Q, the running average `ema` of G that samples come from, and `digit_of_category` (10,): the class that
+    """G, D with Q, the moving average `ema` of G that samples come from, and `digit_of_category` (10,): the class that
     each category of c1 matches."""
 
     def __init__(self, config: Config):
@@ -249,10 +232,16 @@ class InfoGAN(nn.Module):
         self.discriminator = Discriminator(config.learn_variance)
         init.dcgan_(self.generator)
         init.dcgan_(self.discriminator)
-        self.ema = RunningAverage(self.generator, config.average)
+        self.ema = copy.deepcopy(self.generator)
         self.register_buffer("digit_of_category", torch.arange(CATEGORIES))
 
-    @default_torch_modes()
+    def sample_latent(self, n: int, random: torch.Generator) -> Latent:
+        """n latents from the prior, on the device of the random generator."""
+        how = {"generator": random, "device": random.device}
+        noise = torch.randn(n, self.config.noise_size, dtype=torch.float32, **how)
+        category = torch.randint(CATEGORIES, (n,), **how)
+        return Latent(noise, category, torch.rand(n, CONTINUOUS, dtype=torch.float32, **how) * 2 - 1)
+
     def generate(
         self,
         n: int = 1,
@@ -263,104 +252,43 @@ class InfoGAN(nn.Module):
         noise: Tensor | None = None,
         seed: int | None = None,
     ) -> Tensor:
-        """Draw images (n, 1, 28, 28) float32 in [0, 1]. What is not given is drawn from the prior.
+        """Generated images (n, 1, 28, 28) float32 in [0, 1]. What is not given is sampled from the prior.
 
         digit, category: one for all images or (n,), in 0 … 9, and only one of the two; c2, c3: likewise, any finite
-        number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the drawing repeatable.
+        number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the samples repeatable.
         Raises ValueError for a value out of range or of another shape.
         """
-        latent = draw_latent(arguments.sample_count(n), self.config.noise_size, drawing_generator(seed))
+        n, weight = whole_number("n", n, 1), self.ema.dense[0].weight
+        latent = self.sample_latent(n, sampling_generator(seed))
         if digit is not None and category is not None:
             raise ValueError("give digit or category, not both")
         if digit is not None:
-            category_of_digit = self.digit_of_category.cpu().argsort()
-            category = category_of_digit[arguments.indices("digit", digit, n, CATEGORIES).cpu()]
+            category = self.digit_of_category.cpu().argsort()[indices("digit", digit, n, CATEGORIES)]
         if category is not None:
-            latent = latent._replace(category=arguments.indices("category", category, n, CATEGORIES))
+            latent = latent._replace(category=indices("category", category, n, CATEGORIES))
         if noise is not None:
-            latent = latent._replace(noise=arguments.numbers("noise", noise, (n, self.config.noise_size)))
+            latent = latent._replace(noise=numbers("noise", noise, (n, self.config.noise_size)))
         for column, (name, value) in enumerate((("c2", c2), ("c3", c3))):
             if value is not None:
-                latent.continuous[:, column] = arguments.numbers(name, value, (n,))
-        latent = Latent(*(part.to(self.digit_of_category.device) for part in latent))
+                latent.continuous[:, column] = numbers(name, value, (n,))
         with eval_mode(self.ema):
-            return torch.cat([self.ema(part) for part in latent.joined().split(PIECE)])
+            return torch.cat([self.ema(part.to(weight)) for part in latent.joined().split(EVAL_BATCH)])
 
-    @default_torch_modes()
     def encode(self, x: Tensor) -> Codes:
-        """Read the codes of images (n, 1, 28, 28) with grey values in [0, 1]. Raises ValueError for anything else."""
-        with eval_mode(self.discriminator):
-            pieces = arguments.image_batch(x).split(PIECE)
-            read = [self.discriminator.posterior(self.discriminator.features(piece)) for piece in pieces]
-        logits, mean, _ = map(torch.cat, zip(*read, strict=True))
+        """The codes that Q predicts for images (n, 1, 28, 28) in [0, 1]. Raises ValueError for other images."""
+        d, weight = self.discriminator, self.discriminator.head_d.weight
+        with eval_mode(d):
+            posteriors = [d.posterior(d.features(part.to(weight))) for part in image_batch(x).split(EVAL_BATCH)]
+        logits, mean, _ = map(torch.cat, zip(*posteriors, strict=True))
         return Codes(logits.softmax(dim=1), mean[:, 0], mean[:, 1])
 
 
 def load(run_folder: str | Path) -> InfoGAN:
-    """The model of a run folder, on the CPU. Reads weights only, never code. Raises BadInput for any other folder."""
-    model = load_model(run_folder, Config, InfoGAN)
-    if sorted(model.digit_of_category.tolist()) != list(range(CATEGORIES)):
-        raise BadInput(f"{Path(run_folder) / 'checkpoint.pt'}: digit_of_category is no permutation of 0 … 9")
-    return model
+    """The model of a run folder, on the CPU. Loads weights only, never code. Raises BadInput for any other folder."""
+    return load_model(run_folder, Config, InfoGAN)
 
 
 # Training ---------------------------------------------------------------------------------------------------------
-
-
-class Coded(NamedTuple):
-    """Images x (n, 1, 28, 28) in [0, 1] and the codes Q is to read from them, if any: c1 (n,) and continuous (n, 2)."""
-
-    x: Tensor
-    c1: Tensor | None = None
-    continuous: Tensor | None = None
-
-
-def code_bound(q: Posterior, coded: Coded, continuous_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_I of the codes that Q is to read, and the scalars to log."""
-    c1_nll = categorical_nll(q.logits, coded.c1)
-    bound = information(c1_nll, gaussian_nll(q.mean, q.log_variance, coded.continuous), continuous_weight)
-    error = (q.mean.detach() - coded.continuous).square().mean(dim=0)
-    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
-
-
-def discriminator_objective(model: InfoGAN, real: Coded, fake: Coded) -> tuple[Tensor, dict[str, Tensor]]:
-    """-V(D, G) - lambda L_I, which D and Q minimise, and the scalars to log.
-
-    With the guide, Q also maximises the same bound on the real images, for the codes that the guide read from them.
-    Only `fake.x` is detached; L_I also trains the shared trunk, as in the authors' code. Eq. 6 minimises over G and Q
-    only, which would need the features detached before Q's head. At lambda 0 they are, with a weight of 1 for Q's head:
-    it watches a plain GAN.
-    """
-    config, d = model.config, model.discriminator
-    plain = config.info_weight == 0
-    # Two passes: BatchNorm normalises real and generated images by statistics of their own.
-    real_features, fake_features = d.features(real.x), d.features(fake.x.detach())
-    real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
-    adversarial = discriminator_loss(real_logits, fake_logits)
-    q = d.posterior(fake_features.detach() if plain else fake_features)
-    bound, logged = code_bound(q, fake, config.continuous_weight)
-    loss = adversarial - (1.0 if plain else config.info_weight) * bound
-    scalars = {
-        "loss_d": adversarial,
-        "d_real": real_logits.softmax(dim=1)[:, 1].mean(),
-        "d_fake": fake_logits.softmax(dim=1)[:, 1].mean(),
-        **logged,
-    }
-    if real.c1 is not None:
-        bound, logged = code_bound(d.posterior(real_features), real, config.continuous_weight)
-        loss = loss - config.guide_weight * bound
-        scalars |= {f"guide_{name}": value for name, value in logged.items()}
-    return loss, scalars
-
-
-def generator_objective(model: InfoGAN, fake: Coded) -> tuple[Tensor, dict[str, Tensor]]:
-    """-E log D(G(z, c)) - lambda L_I, which G minimises through D and Q, and the scalars to log."""
-    config, d = model.config, model.discriminator
-    with frozen(d):
-        features = d.features(fake.x)
-        adversarial = generator_loss(d.real_or_fake(features))
-        bound, _ = code_bound(d.posterior(features), fake, config.continuous_weight)
-    return adversarial - config.info_weight * bound, {"loss_g": adversarial}
 
 
 def make_optimizers(model: InfoGAN) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -372,79 +300,89 @@ def make_optimizers(model: InfoGAN) -> tuple[torch.optim.Optimizer, torch.optim.
 def update(
     model: InfoGAN,
     optimizers: tuple[torch.optim.Optimizer, ...],
-    real: Coded,
+    real: Tensor,
+    pseudo_labels: tuple[Tensor, Tensor] | None,
     random: torch.Generator,
     autocast: torch.autocast,
+    decay: float,
 ) -> dict[str, Tensor]:
-    """A step of D and Q, then one of G on the same generated images, then the running average."""
-    optimizer_d, optimizer_g = optimizers
-    latent = draw_latent(len(real.x), model.config.noise_size, random)
+    """A step of D and Q, one of G on the same generated images, then the moving average; returns the scalars to log.
+
+    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and continuous codes (n, 2), with the guide.
+    """
+    (optimizer_d, optimizer_g), config, g, d = optimizers, model.config, model.generator, model.discriminator
+    _, *code = latent = model.sample_latent(len(real), random)
+    # D and Q minimise -V(D, G) - lambda L_I. Only the images are detached: L_I also trains the shared trunk, as in the
+    # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q watches a plain GAN, its features detached, too.
     with autocast:
-        fake = Coded(model.generator(latent.joined()), latent.category, latent.continuous)
-        loss, scalars = discriminator_objective(model, real, fake)
-    descend(optimizer_d, loss)
-    with autocast:
-        loss, more = generator_objective(model, fake)
-    descend(optimizer_g, loss)
-    model.ema.follow(model.generator)
-    return scalars | more
+        fake = g(latent.joined())
+        real_features, fake_features = d.features(real), d.features(fake.detach())  # two passes: BatchNorm
+        real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
+        loss_d = discriminator_loss(real_logits, fake_logits)
+        q = d.posterior(fake_features if config.info_weight else fake_features.detach())
+        bound, scalars = information(q, *code, config.continuous_weight)
+        loss = loss_d - (config.info_weight or 1.0) * bound
+        if pseudo_labels:
+            # Beyond the paper: the same bound on real images, for the guide's codes.
+            bound, more = information(d.posterior(real_features), *pseudo_labels, config.continuous_weight)
+            loss = loss - config.guide_weight * bound
+            scalars |= {f"guide_{name}": value for name, value in more.items()}
+    optimizer_step(optimizer_d, loss)
+    # G minimises -E log D(G(z, c)) - lambda L_I, through D and Q as they are now.
+    with autocast, frozen(d):
+        features = d.features(fake)
+        loss_g = generator_loss(d.real_or_fake(features))
+        bound, _ = information(d.posterior(features), *code, config.continuous_weight)
+        loss = loss_g - config.info_weight * bound
+    optimizer_step(optimizer_g, loss)
+    update_ema(model.ema, g, decay)
+    d_real, d_fake = (logits.softmax(dim=1)[:, 1].mean() for logits in (real_logits, fake_logits))
+    return {"loss_d": loss_d, "loss_g": loss_g, "d_real": d_real, "d_fake": d_fake, **scalars}
 
 
 @default_torch_modes()
 def main(config: Config) -> dict:
-    """Train, measure, draw; return what report.json holds. Raises BadInput before anything is written."""
+    """Train, measure, save pictures; return what report.json holds. Raises BadInput before anything is written."""
     with Run(config) as run:
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
         optimizers = make_optimizers(model)
-        random = run.stream("training")
-        latents = draw_latent(10, config.noise_size, run.stream("pictures"))
-        guided = guide.Codes(run.n if config.guided else 0, run.device)
-        run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guided)
+        random, latent = run.stream("training"), model.sample_latent(10, run.stream("pictures"))
+        guide = PseudoLabels(run.n if config.guided else 0, run.device)
+        run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guide)
 
-        figures.draw_reals(run)
+        save_reals(run)
         if run.step == 0:
-            draw_epoch(run, model, latents)
-        if not guided.known:
-            read_images(run, guided)
-
-        def one_update(batch: Tensor) -> dict[str, Tensor]:
-            real = Coded(to_float(run.data.train_images.index_select(0, batch)), *guided.of(batch))
-            return update(model, optimizers, real, random, run.autocast)
-
-        step, tables = cuda_graphed(one_update, run.device, random), None
+            save_epoch(run, model, latent)
+        if not guide.fitted:
+            fit_guide(run, guide)
+        failed, tables = None if config.smoke else guide.failure(), None
         for _ in run.remaining_epochs():
             for batch in run.batches():
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
-                run.add(step(batch))
-            row, tables = measure(run, model)
-            run.end_epoch(row, SHOWN, warnings=(failure(run, guided), metrics.collapse([*run.rows, row])))
-            draw_epoch(run, model, latents)
-        return report(run, model, latents, guided, tables or codes.contingencies(model, run.data))
+                real, decay = (
+                    to_float(run.data.train_images.index_select(0, batch)),
+                    ema_decay(config.average, run.updates),
+                )
+                run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
+            tables = contingency_tables(model, run.data)
+            row = measure(run, model, tables)
+            run.end_epoch(row, COLUMNS, warnings=(failed, metrics.collapse([*run.rows, row])))
+            save_epoch(run, model, latent)
+        return report(run, model, latent, guide, tables or contingency_tables(model, run.data), failed)
 
 
-def read_images(run: Run, guided: guide.Codes) -> None:
-    """Let the guide read the training images. Its codes become part of the checkpoint."""
-    run.say("reading the images …")
-    images, config = run.data.train_images, run.config
-    updates = 10 if config.smoke else None
-    guided.load_state_dict(guide.read(images, config.seed, run.precision, updates, show=run.console.watched))
+def fit_guide(run: Run, guide: PseudoLabels) -> None:
+    """Cluster the training images. The pseudo-labels become part of the checkpoint."""
+    run.say("clustering the training images without labels …")
+    images, seed, updates = run.data.train_images, run.config.seed, 10 if run.config.smoke else None
+    guide.load_state_dict(fit_pseudo_labels(images, seed, run.precision, updates, run.console.interactive))
     run.save()
-    agree = f"read: {guided.neighbours_agree.item():.1%} are in one category with their far neighbour"
-    failed = failure(run, guided)
-    run.say(f"{agree}  WARNING: {failed}" if failed else agree)
+    run.say(f"clustered: {guide.neighbours_agree.item():.1%} are in one category with their far neighbour")
 
 
-def failure(run: Run, guided: guide.Codes) -> str | None:
-    """How the guide failed, if it did. The ten updates of a smoke run can't find ten kinds."""
-    return None if run.config.smoke else guided.failure()
-
-
-# Measuring and drawing: the only place where labels are read ------------------------------------------------------
-
-
-def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | None]:
-    """The columns of metrics.csv, and how c1 meets the labels; fits the map from categories to digits.
+def measure(run: Run, model: InfoGAN, tables: Tables | None) -> dict[str, float]:
+    """The columns of metrics.csv. Fits the map from categories to digits, the only use of labels before the report.
 
     info_*: L_I in nats on generated images, for c2 and c3 with the width that fits Q's errors best; guide_*: the same
     on real ones, as if the guide's categories were equally frequent; accuracy: c1 against the test labels under the
@@ -457,63 +395,10 @@ def measure(run: Run, model: InfoGAN) -> tuple[dict[str, float], codes.Tables | 
             row[f"{column}_c1_nats"] = math.log(CATEGORIES) - mean[f"{source}c1_nll"]
             for code in ("c2", "c3"):
                 row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[f"{source}{code}_error"])
-    tables = codes.contingencies(model, run.data)
     if tables:
         model.digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(tables.train)))
         row["accuracy"] = metrics.accuracy(tables.test, model.digit_of_category.cpu().numpy())
-    return row, tables
-
-
-def draw_epoch(run: Run, model: InfoGAN, latents: Latent) -> None:
-    """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete."""
-    codes.draw_sheets(run, model, codes.sheets(model, latents.noise, latents.continuous))
-    c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
-    panels = {
-        c1: ["info_c1_nats", "guide_c1_nats"],
-        "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
-        right: ["accuracy"],
-        "losses [nats]": ["loss_d", "loss_g"],
-        real: ["d_real", "d_fake"],
-    }
-    reference = {c1: (math.log(CATEGORIES), "ln 10"), right: (1 / CATEGORIES, "chance")}
-    plots.draw_curves(run, panels, reference=reference, percent=(right, real), names=SHOWN | ON_REALS)
-
-
-def report(run: Run, model: InfoGAN, latents: Latent, guided: guide.Codes, tables: codes.Tables | None) -> dict:
-    """The figures and report.json of a finished run."""
-    config, data, last = run.config, run.data, run.rows[-1]
-    prior = draw_latent(codes.PER_CATEGORY * CATEGORIES, config.noise_size, run.stream("measured codes"))
-    factors = codes.measure(model, prior.noise, prior.continuous)
-    read = {"guide_neighbours_agree": guided.neighbours_agree.item()} if config.guided else {}
-    agreement, scores, train_shares = {}, {}, None
-    if tables:
-        agreement = codes.compare_with_labels(run, model, tables)
-        scorer = SampleScorer(data, config.data_dir, run.console)
-        # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
-        noise, category, continuous = draw_latent(
-            len(data.test_images), config.noise_size, run.stream("judged samples")
-        )
-        samples = model.generate(len(noise), None, category, *continuous.unbind(dim=1), noise)
-        scores = scorer(samples, meant=model.digit_of_category[category].cpu())
-        train_shares = scorer.train_shares
-        if config.guided:
-            table = metrics.contingency(guided.c1.long(), data.train_labels, CATEGORIES)
-            read["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
-    codes.draw_codes(run, codes.sheets(model, latents.noise, latents.continuous), factors)
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
-    noises = torch.cat([draw_latent(1, config.noise_size, drawing_generator(seed)).noise for seed in range(NOISES)])
-    page = codes.about_page(run, model, factors, agreement.get("accuracy"))
-    page |= {"noises": noises.double().round(decimals=5).tolist(), "first": codes.typical(model, noises)}
-    drawn = draw_latent(4096, config.noise_size, run.stream("explorer"))
-    drawn = drawn._replace(continuous=drawn.continuous * 2).joined().cpu()  # the sliders go to -2 and 2
-    networks = explorer.plain_layers(model.ema.network), explorer.plain_reader(model.discriminator)
-    explorer.save_page(run.folder / "explore.html", *networks, drawn, page)
-    information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
-    information["info_c1_maximum_nats"] = math.log(CATEGORIES)
-    found = {**agreement, **information, **read, **factors, **(scorer.summary(scores) if tables else {})}
-    told = codes.told(found) | (SampleScorer.told(found) if tables else {})
-    collapsed = metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)
-    return run.finish(found, told, "codes.png and explore.html", warnings=(failure(run, guided), collapsed))
+    return row
 
 
 if __name__ == "__main__":

@@ -2,24 +2,24 @@
 
     python studies/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
 
-A study is a folder that `studies/seeds.py infogan.py` has written. Minutes count from a run's start; the reading of
-real images, where there is a guide, is part of the first epoch's. Writes accuracy.csv, accuracy.png and accuracy.pdf to
+A study is a folder that `studies/seeds.py infogan.py` has written. Minutes count from a run's start; the clustering of
+real images, with a guide, is part of the first epoch's. Writes accuracy.csv, accuracy.png and accuracy.pdf to
 studies/results/. What the csv has of other runs stays, so that a study can grow on several machines.
 """
 
 import argparse
 import csv
 import sys
-from itertools import cycle
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
-from common.cli import Parser, run_program
-from common.files import read_numbers, write_csv
 from common.look import plots
-from common.settings import ROOT
+from common.run.cli import Parser, run_program
+from common.run.config import ROOT
+from common.run.files import read_rows, write_csv
 
 RESULTS = ROOT / "studies" / "results"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # for the colour-blind, too (Okabe and Ito)
@@ -29,7 +29,7 @@ Curves = dict[tuple[str, int], Points]  # by setting and seed
 
 
 def read_curves(path: Path) -> Curves:
-    """The points of each setting and seed in a csv of `write_curves`; none where there is no such file."""
+    """The points of each setting and seed in a csv of `write_curves`; none without such a file."""
     curves: Curves = {}
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
@@ -44,56 +44,49 @@ def write_curves(path: Path, curves: Curves, x: str, y: str) -> None:
     write_csv(path, [dict(zip(columns, (*run, *at), strict=True)) for run in sorted(curves) for at in curves[run]])
 
 
-def accuracy(run: Path) -> Points:
-    """(minutes since the start, accuracy in percent) after each epoch. Raises BadInput where it was not measured."""
-    seconds, points = 0.0, []
-    for row in read_numbers(run / "metrics.csv"):
-        if "accuracy" not in row:
-            raise BadInput(f"{run / 'metrics.csv'}: has no accuracy of c1")
-        seconds += row["seconds"]
-        points.append((seconds / 60, 100 * row["accuracy"]))
-    return points
-
-
 def save_lines(
     path: Path, groups: dict[str, list[Points]], title: str, axis: str, limits: tuple, level: tuple[float, str]
 ) -> None:
-    """Draw a thin line per run, 800 pixels wide, a colour per group, whose name stands at the right of its lines.
+    """A picture, 800 pixels wide, with a thin line per run and a colour per group, named to the right of its lines.
 
-    axis: what x is; limits: of y, None where the lines decide; level: height and label of a dashed line.
+    axis: what x is; limits: of y, None if the lines decide; level: height and label of a dashed line.
     """
     with plots.new_figure(20 / 3, 4.2) as figure:
         axes = figure.add_subplot(title=title, xlabel=axis)
         names = []
-        for (name, lines), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+        for number, (name, lines) in enumerate(groups.items()):
+            colour = COLOURS[number % len(COLOURS)]
             for points in lines:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.9, marker=".", markersize=3)
-            x, y = zip(*(points[-1] for points in lines), strict=True)
-            names.append((sum(y) / len(y), name, colour))
-            axes.set_xlim(0, max(*x, axes.get_xlim()[1]))
-        axes.set_ylim(*limits)
+            names.append((sum(points[-1][1] for points in lines) / len(lines), name, colour))
+        axes.set(xlim=(0, None), ylim=limits)
         axes.axhline(level[0], color="0.35", linestyle="--", linewidth=1)
         axes.text(0.01, level[0], level[1], color="0.35", va="bottom", transform=axes.get_yaxis_transform())
-        plots.name_ends(axes, names)
+        plots.label_ends(axes, names)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         plots.save_figure(path, figure)
 
 
 def main(arguments: list[str]) -> None:
-    """Read the runs, draw the picture. Raises BadInput for a study without a run."""
+    """Collect the runs, save the picture. Raises BadInput for a study without a run."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path, help="folders that seeds.py has written")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the pictures")
     own = parser.parse_args(arguments)
     curves = read_curves(own.out / "accuracy.csv")
     for study in own.studies:
-        runs = sorted(study.glob("seed-*/infogan/run-*/metrics.csv"))
-        if not runs:
+        tables = sorted(study.glob("seed-*/infogan/run-*/metrics.csv"))
+        if not tables:
             raise BadInput(f"{study}: has no run of infogan.py with a complete epoch")
-        for path in runs:
+        for path in tables:
+            rows = read_rows(path)
+            if "accuracy" not in rows[0]:
+                raise BadInput(f"{path}: has no accuracy of c1")
+            minutes = (round(seconds / 60, 3) for seconds in accumulate(row["seconds"] for row in rows))
             seed = int(path.parts[-4].removeprefix("seed-"))
-            curves[study.resolve().name, seed] = [(round(x, 3), round(y, 2)) for x, y in accuracy(path.parent)]
+            percent = (round(100 * row["accuracy"], 2) for row in rows)
+            curves[study.resolve().name, seed] = list(zip(minutes, percent, strict=True))
     own.out.mkdir(parents=True, exist_ok=True)
     write_curves(own.out / "accuracy.csv", curves, "minutes", "accuracy_percent")
     lines: dict[str, list[Points]] = {}

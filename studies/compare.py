@@ -12,7 +12,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput
-from common.cli import Parser, run_program
-from common.files import atomic_write, numbered_folder, read_json, read_numbers, write_csv
-from common.fonts import font
 from common.look import plots
+from common.look.fonts import font
 from common.look.metrics import SHARES
-from common.progress import TIME_COLUMNS
-from common.settings import Settings, read_config
-from studies.seeds import SCRIPTS
+from common.run.cli import Parser, run_program
+from common.run.config import Settings, read_config
+from common.run.files import atomic_write, numbered_folder, read_json, read_rows, write_csv
+from common.run.run import TIME_COLUMNS
+from studies.seeds import PLACES, SCRIPTS
 
 ACROSS = 3  # panels, and pictures, in a row
 GAP = 16  # screen pixels between pictures
@@ -39,37 +39,28 @@ LOWER = ("frechet", "ratio", "mse", "class_total_variation", "dead_units")
 
 @dataclass(frozen=True)
 class Found:
-    """What a run folder holds: fields of its Config, rows of metrics.csv, report.json (empty in an unfinished run), the
-    first picture of its last epoch."""
+    """What a run folder holds: fields of its Config, rows of metrics.csv, what the run reached (its complete epochs and
+    the figures of the last one, then those of report.json, which count more), the first picture of its last epoch."""
 
     fields: dict[str, Any]
     rows: list[dict[str, float]]
-    report: dict[str, Any]
+    reached: dict[str, Any]
     picture: Image.Image | None
-
-    @property
-    def reached(self) -> dict[str, Any]:
-        """The complete epochs and the figures of the last one, without its time, which is not the run's; then those of
-        the report, which count more."""
-        last = self.rows[-1] if self.rows else {"epoch": 0}
-        return {**{name: value for name, value in last.items() if name not in TIME_COLUMNS}, **self.report}
 
 
 def look_into(folder: Path, config_class: type[Settings]) -> Found:
-    """Read a run folder. Raises BadInput, naming the file, for one that holds no run of this script."""
-    config = read_config(folder, config_class)
-    report = folder / "report.json"
-    # Names sort by epoch, then by sheet; the first sheet of the last epoch stands for the run.
+    """The content of a run folder. Raises BadInput, naming the file, if it holds no run of this script."""
+    config, rows, report = read_config(folder, config_class), read_rows(folder / "metrics.csv"), folder / "report.json"
+    last = rows[-1] if rows else {"epoch": 0}
+    reached = {name: value for name, value in last.items() if name not in TIME_COLUMNS}
+    reached |= read_json(report) if report.exists() else {}
+    # The first sheet of the last epoch.
     grids = sorted(folder.glob("epoch_*.png"), key=lambda path: (-int(path.stem.split("_")[1]), path.name))
-    return Found(
-        fields=vars(config),
-        rows=read_numbers(folder / "metrics.csv"),
-        report=read_json(report) if report.exists() else {},
-        picture=opened(grids[0]) if grids else None,
-    )
+    fields = {name: value for name, value in vars(config).items() if name not in PLACES}
+    return Found(fields, rows, reached, load_picture(grids[0]) if grids else None)
 
 
-def opened(path: Path) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
     """A picture in colour. Raises BadInput for a damaged one."""
     try:
         with Image.open(path) as picture:
@@ -78,24 +69,24 @@ def opened(path: Path) -> Image.Image:
         raise BadInput(f"{path}: cannot be read: {error}") from None
 
 
-def table_of(runs: dict[str, Found]) -> list[dict[str, Any]]:
-    """A row per field in which the runs differ, then per figure, its name under ""; "" for what a run doesn't have."""
-    first, *others = runs.values()
-    rows = [
-        {"": name, **{run: found.fields[name] for run, found in runs.items()}}
-        for name, value in first.fields.items()
-        if any(run.fields[name] != value for run in others)
-    ]
-    reached = dict.fromkeys(name for run in runs.values() for name in run.reached if name not in first.fields)
-    return rows + [{"": name, **{run: found.reached.get(name, "") for run, found in runs.items()}} for name in reached]
+def make_table(runs: dict[str, Found]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A row per field in which the runs differ, and one per figure, its name under ""; "" for what a run lacks."""
+    names = dict.fromkeys(name for run in runs.values() for name in run.fields)
+    fields = [{"": name, **{run: found.fields[name] for run, found in runs.items()}} for name in names]
+    names = dict.fromkeys(name for run in runs.values() for name in run.reached if name not in names)
+    figures = [{"": name, **{run: found.reached.get(name, "") for run, found in runs.items()}} for name in names]
+    return list(filter(differs, fields)), figures
 
 
-def print_table(rows: list[dict[str, Any]], settings: Collection[str]) -> None:
-    """Print where the columns of the table differ: the settings, then what was reached, the best with a star."""
-    differ = [row for row in rows if len({str(value) for name, value in row.items() if name}) > 1]
-    figures = [row for row in differ if row[""] not in settings]
+def differs(row: dict[str, Any]) -> bool:
+    return len({str(value) for name, value in row.items() if name}) > 1
+
+
+def print_table(fields: list[dict[str, Any]], figures: list[dict[str, Any]]) -> None:
+    """Print the fields, then the figures in which the runs differ, the best with a star."""
+    heading, figures = list(figures[0]), list(filter(differs, figures))
     figures.sort(key=lambda row: not row[""].startswith(("accuracy", "frechet_over_floor", "ratio")))
-    lines = [list(rows[0]), *map(cells, differ[: len(differ) - len(figures)]), [], *map(cells, figures)]
+    lines = [heading, *map(cells, fields), [], *map(cells, figures)]
     widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip())
@@ -112,9 +103,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [name, *map(str.__add__, texts, stars)]
 
 
-def draw(path: Path, runs: dict[str, Found]) -> None:
-    """The curves of all runs, {what it is called: run}, a panel per column of metrics.csv, above the last picture of
-    each; no file of nothing."""
+def save_page(path: Path, runs: dict[str, Found]) -> None:
+    """The curves of all runs, {label: run}, above the last picture of each; no file if there is neither."""
     columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
     columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS, *SHARES)]
     rows = [[curves(runs, columns)]] if columns else []
@@ -139,10 +129,10 @@ def curves(runs: dict[str, Found], columns: Sequence[str]) -> Image.Image:
         for i, column in enumerate(columns):
             axes = plots.epoch_axes(figure, (down, ACROSS, i + 1), column)
             for name, run in runs.items():
-                known = [row for row in run.rows if column in row]
-                epochs, values = [row["epoch"] for row in known], [row[column] for row in known]
+                epochs, values = [row["epoch"] for row in run.rows], [row.get(column, math.nan) for row in run.rows]
                 axes.plot(epochs, values, label=name, marker="o", markersize=2.5, linewidth=1.4)
-            if plots.wide_range((row[column] for run in runs.values() for row in run.rows if column in row), 100):
+            values = [row[column] for run in runs.values() for row in run.rows if column in row]
+            if 0 < 100 * min(values) < max(values):
                 plots.logarithmic_axis(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
         return plots.rendered(figure)
@@ -175,13 +165,11 @@ def main(arguments: list[str]) -> dict[str, dict[str, Any]]:
     config_class = importlib.import_module(script).Config
     shared = os.path.commonpath(path.parent for path in paths)  # names are run-001, or one/infogan/run-001 if needed
     runs = {path.relative_to(shared).as_posix(): look_into(path, config_class) for path in paths}
-    table, folder = table_of(runs), numbered_folder(own.out / script, "compare")
-    write_csv(folder / "compare.csv", table)
-    settings = next(iter(runs.values())).fields
-    changed = [row for row in table if row[""] in settings]
-    names = {name: ", ".join([name, *(f"{row['']} {row[name]}" for row in changed)]) for name in runs}
-    draw(folder / "compare.png", {names[name]: run for name, run in runs.items()})
-    print_table(table, settings)
+    (fields, figures), folder = make_table(runs), numbered_folder(own.out / script, "compare")
+    write_csv(folder / "compare.csv", fields + figures)
+    labels = {run: ", ".join([run, *(f"{row['']} {row[run]}" for row in fields)]) for run in runs}
+    save_page(folder / "compare.png", {labels[name]: run for name, run in runs.items()})
+    print_table(fields, figures)
     print(f"folder: {folder}", flush=True)
     return {name: run.reached for name, run in runs.items()}
 

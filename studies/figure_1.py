@@ -3,11 +3,11 @@
     python studies/figure_1.py
     python studies/figure_1.py --seeds 0 --epochs 2
 
-Three settings on MNIST: the default, which reads real images first; `--paper`; and `--paper --info-weight 0`, a plain
-GAN that Q only watches. A run trains as `python infogan.py` does with these flags and as many epochs.
+Three settings on MNIST: the default, with its guide; `--paper`; and `--paper --info-weight 0`, a plain GAN that Q only
+watches. A run trains as `python infogan.py` does with these flags and as many epochs.
 
 Writes figure_1.csv, figure_1.png and figure_1.pdf to studies/results/. A run that is in the csv is not run again, so
-the program can be stopped, and the same command goes on with the next run.
+the program can be stopped, and the same command continues with the next run.
 """
 
 import argparse
@@ -23,13 +23,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import infogan
-from common import BadInput, guide
-from common.cli import Parser, parse, run_program
+from common import BadInput
 from common.data import epoch_order, load_dataset, to_float
-from common.device import choose_device, choose_precision, mixed_precision
-from common.optim import linear_decay, scale_learning_rates
-from common.settings import Settings
-from common.streams import stream, stream_seed
+from common.run.cli import Parser, parse, run_program
+from common.run.config import Settings
+from common.run.run import batch_ends
+from common.train.device import choose_device, choose_precision, mixed_precision
+from common.train.guide import PseudoLabels, fit_pseudo_labels
+from common.train.optim import ema_decay, linear_decay, scale_learning_rates
+from common.train.random import stream, stream_seed
 from studies.accuracy_over_time import RESULTS, Points, read_curves, save_lines, write_curves
 from studies.seeds import seeds_of
 
@@ -37,28 +39,26 @@ SETTINGS = {"default": [], "--paper": ["--paper"], "--paper --info-weight 0": ["
 EVERY = 10  # updates from one point to the next
 
 
-def trained(config: infogan.Config, images: Tensor) -> Points:
-    """(updates done, L_I(c1) in nats on the images drawn next), while infogan.py's training goes over `images`
+def train(config: infogan.Config, images: Tensor) -> Points:
+    """(updates done, L_I(c1) in nats of the next batch of generated images), as infogan.py trains on `images`
     (n, 28, 28) uint8."""
     device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
-    autocast = mixed_precision(device, precision)
-    images = images.to(device)
+    precision, images = choose_precision(config.precision, device), images.to(device)
     torch.manual_seed(stream_seed(config.seed, "weights"))
     model = infogan.InfoGAN(config).to(device, memory_format=torch.channels_last)
     optimizers, random = infogan.make_optimizers(model), stream(config.seed, "training", device=device)
-    guided = guide.Codes(len(images) if config.guided else 0, device)
+    guide = PseudoLabels(len(images) if config.guided else 0, device)
     if config.guided:
-        guided.load_state_dict(guide.read(images, config.seed, precision))
-    orders = [epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs)]
-    batches = [batch.to(device) for order in orders for batch in order.split(config.batch_size)]
-    points = []
+        guide.load_state_dict(fit_pseudo_labels(images, config.seed, precision))
+    orders = (epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs))
+    batches = [batch for order in orders for batch in order.to(device).tensor_split(batch_ends(config, len(images)))]
+    autocast, points = mixed_precision(device, precision), []
     for updates, batch in enumerate(batches):
         scale_learning_rates(linear_decay(updates / len(batches), config.decay_from, 0.02), *optimizers)
-        real = infogan.Coded(to_float(images.index_select(0, batch)), *guided.of(batch))
-        seen = infogan.update(model, optimizers, real, random, autocast)
+        real, decay = to_float(images.index_select(0, batch)), ema_decay(config.average, updates)
+        scalars = infogan.update(model, optimizers, real, guide.lookup(batch), random, autocast, decay)
         if updates % EVERY == 0:
-            points.append((updates, math.log(infogan.CATEGORIES) - seen["c1_nll"].item()))
+            points.append((updates, math.log(infogan.CATEGORIES) - scalars["c1_nll"].item()))
     return points
 
 
@@ -71,22 +71,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the csv and the pictures")
     own = parser.parse_args(arguments)
     configs = {
-        (setting, seed): parse(infogan.Config, [*SETTINGS[setting], "--seed", str(seed), "--epochs", own.epochs])
+        (setting, seed): parse(infogan.Config, [*SETTINGS[setting], f"--seed={seed}", f"--epochs={own.epochs}"])
         for seed, setting in product(seeds_of(own.seeds), SETTINGS)
     }
     images = load_dataset("mnist", own.data_dir).train_images
     own.out.mkdir(parents=True, exist_ok=True)
     path = own.out / "figure_1.csv"
     for (setting, seed), config in configs.items():
-        rows = math.ceil(config.epochs * math.ceil(len(images) / config.batch_size) / EVERY)
-        curves = read_curves(path)
-        for (name, number), points in curves.items():
+        rows = math.ceil(config.epochs * (len(batch_ends(config, len(images))) + 1) / EVERY)
+        for (name, number), points in read_curves(path).items():
             if len(points) != rows:
                 raise BadInput(f"{path}: has {len(points)} points, not {rows}, of {name}, seed {number}; move it away")
-        if (setting, seed) not in curves:
+        if (setting, seed) not in read_curves(path):
             start = time.perf_counter()
-            points = trained(config, images)
-            # Read again: another process may have added some.
+            points = train(config, images)
+            # Loaded again: another process may have added some.
             write_curves(path, read_curves(path) | {(setting, seed): points}, "updates", "info_c1_nats")
             took = f"{time.perf_counter() - start:.0f} s"
             print(f"{setting}, seed {seed}: {points[-1][1]:.3f} nats after {points[-1][0]} updates, {took}", flush=True)

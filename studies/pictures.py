@@ -1,10 +1,11 @@
-"""Every picture of the pages, drawn again by today's code.
+"""Every picture of the pages, made again by today's code.
 
     python studies/pictures.py outputs/infogan/run-001 outputs/gan_mlp/run-001 outputs/autoencoder/run-001
 
-A finished run is drawn again first, as `--resume` does; then its pictures go to docs/, with some that only the pages
-have. Of several runs of a script the last one counts; only the shares of the GAN's classes are shown over all of them.
-A folder of `studies/widths.py` gives its plot. The explorer is shown as Chromium shows it, where there is one.
+The pictures of a finished run are made again first, as `--resume` does; then they are copied to docs/, with some that
+only the pages have. Of several runs of a script the last one counts; only the shares of the GAN's classes are shown
+over all of them. A folder of `studies/widths.py` gives its plot. The explorer is shown as Chromium shows it, if there
+is one.
 """
 
 import argparse
@@ -23,15 +24,15 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import infogan
-from common import BadInput, guide
-from common.cli import Parser, parse, run_program
+from common import BadInput
 from common.data import load_dataset
-from common.device import eval_mode
-from common.files import atomic_write, read_json, read_numbers
-from common.look import figures, plots, samples
+from common.look import figures, gan, plots
 from common.look.metrics import SHARES
-from common.settings import ROOT
-from studies.seeds import SCRIPTS
+from common.run.cli import Parser, parse, run_program
+from common.run.config import ROOT
+from common.run.files import atomic_write, read_json, read_rows
+from common.train.device import eval_mode
+from common.train.guide import ClusterNet
 
 COPIED = {
     "infogan": {"training.gif": "training.gif"}
@@ -44,27 +45,24 @@ COPIED = {
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SIZES = {"desktop": (1200, 1010), "phone": (390, 1490)}
-# A 7 as a hand would draw it, in shares of the sheet.
-STROKE = ((0.28, 0.2), (0.72, 0.2), (0.4, 0.82))
-DRAW = """<script>addEventListener("load", () => setTimeout(() => {
+# The strokes of a 7 on the explorer's sheet, in shares of its size.
+DRAW_SEVEN = """<script>addEventListener("load", () => setTimeout(() => {
   const paper = document.querySelector("#paper"), box = paper.getBoundingClientRect();
-  const at = ([x, y], buttons = 1) => ({clientX: box.x + x * box.width, clientY: box.y + y * box.height, buttons,
-    pointerId: 1, bubbles: true});
+  const send = (kind, [x, y], buttons) => paper.dispatchEvent(new PointerEvent(kind, {clientX: box.x + x * box.width,
+    clientY: box.y + y * box.height, buttons, pointerId: 1, bubbles: true}));
   paper.setPointerCapture = () => 0;
-  const points = POINTS;
-  paper.dispatchEvent(new PointerEvent("pointerdown", at(points[0])));
-  for (const point of points.slice(1)) paper.dispatchEvent(new PointerEvent("pointermove", at(point)));
-  paper.dispatchEvent(new PointerEvent("pointerup", at(points.at(-1), 0)));
-}, 300))</script>"""
+  send("pointerdown", [0.28, 0.2], 1);
+  send("pointermove", [0.72, 0.2], 1);
+  send("pointermove", [0.4, 0.82], 1);
+  send("pointerup", [0.4, 0.82], 0);
+}, 300))</script></body>"""
 
 
 def script_of(folder: Path) -> str:
     """The script of a finished run; "widths" for a folder of `studies/widths.py`. Raises BadInput for any other."""
     if (folder / "widths.png").exists():
         return "widths"
-    script = read_json(folder / "config.json").get("script")
-    if script not in SCRIPTS:
-        raise BadInput(f"{folder}: is no run of {', '.join(SCRIPTS)}")
+    script = read_json(folder / "config.json")["script"]
     if not (folder / "report.json").exists():
         raise BadInput(f"{folder}: is not finished")
     return script
@@ -73,19 +71,17 @@ def script_of(folder: Path) -> str:
 # InfoGAN's own ------------------------------------------------------------------------------------------------------
 
 
-def draw_progress(folder: Path, last: int, path: Path) -> None:
+def save_progress(folder: Path, last: int, path: Path) -> None:
     """The first columns of c1's sheets: untrained, after one and two epochs and at the end; then of real images."""
     titles = {"epoch_000_c1": "untrained"}
-    for row in read_numbers(folder / "metrics.csv"):
+    for row in read_rows(folder / "metrics.csv"):
         if row["epoch"] in (1, 2, last):
             right = f": {row['accuracy']:.1%}" if "accuracy" in row else ""
             titles[f"epoch_{row['epoch']:03d}_c1"] = f"epoch {row['epoch']}{right}"
     titles["reals"] = "training images"
     crops = []
     for sheet in titles:
-        page, left, top = figures.read_grid(folder / f"{sheet}.png", folder / f"epoch_{last:03d}_c1.png")
-        if not top:
-            raise BadInput(f"{folder / sheet}.png: older code has drawn it; train anew")
+        page, left, top = figures.load_grid(folder / f"{sheet}.png", folder / f"epoch_{last:03d}_c1.png")
         start = left if crops else 0  # with the rows' names
         crops.append(page.crop((start, top, left + 4 * figures.STEP, page.height - 8)))
     with plots.new_figure(10, 5.3) as figure:
@@ -98,7 +94,7 @@ def draw_progress(folder: Path, last: int, path: Path) -> None:
 
 
 def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> list[str]:
-    """The layers with weights that x goes through, each as "convolution 4 × 4" above the shape that it returns."""
+    """The layers with weights that x goes through, each as "conv 4 × 4" above the shape that it returns."""
     kinds, found = {nn.Linear: "linear", nn.Conv2d: "conv", nn.ConvTranspose2d: "transposed\nconv"}, []
 
     def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -113,41 +109,37 @@ def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -
     return found
 
 
-def draw_networks(model: infogan.InfoGAN, path: Path) -> None:
-    """G, D with Q, and the guide's reader, layer by layer as the code has them."""
-    image, d, reader = torch.zeros(1, 1, 28, 28), model.discriminator, guide.Reader()
-    latent = torch.zeros(1, model.config.noise_size + infogan.CATEGORIES + infogan.CONTINUOUS)
-    features = torch.zeros(1, d.head_d.in_features)
+def save_networks(model: infogan.InfoGAN, path: Path) -> None:
+    """G, D with Q, and the guide's network, layer by layer as the code has them."""
+    image, d, cluster_net = torch.zeros(1, 1, 28, 28), model.discriminator, ClusterNet()
+    latent, features = torch.zeros(1, model.generator.dense[0].in_features), torch.zeros(1, d.head_d.in_features)
     g_layers, trunk = layers(model.generator, model.generator, latent), layers(d, d.features, image)
-    q_layers, d_layers = layers(d, d.posterior, features), layers(d, d.real_or_fake, features)
-    read = layers(reader, reader, image)
-    blue, orange, green, plain = "#cfe2f3", "#fce0c4", "#d5ebd0", "white"
+    *body, c1, factors = layers(cluster_net, cluster_net, image)
+    heads = f"{c1}\n{factors}".replace("linear\n", "linear ")
     codes = f"z: {model.config.noise_size} × normal\nc1: one of {infogan.CATEGORIES}\nc2, c3: −1 to 1"
-    heads = "\n".join(head.replace("\n", " ") for head in read[-2:])
-    rows = {  # where: y and first x; what goes in, the layers, their colour, what comes out
-        "G": (3, 0, [codes], g_layers, blue, "generated\nimage"),
-        "D": (2, 0, ["real or gene-\nrated image"], trunk + d_layers, orange, "real or\nfake?"),
-        "Q": (1, 1 + len(trunk), [], q_layers, orange, "Q(c | image):\nc1, c2, c3"),
-        "guide": (0, 0, ["real image"], [*read[:-2], heads], green, "c1: kind\nc2: slant\nc3: thickness"),
+    d_layers, q_layers = trunk + layers(d, d.real_or_fake, features), layers(d, d.posterior, features)
+    rows = {  # y and first x; what goes in, the layers, their colour, what comes out
+        "G": (3, 0, [codes], g_layers, "#cfe2f3", "generated\nimage"),
+        "D": (2, 0, ["real or gene-\nrated image"], d_layers, "#fce0c4", "real or\nfake?"),
+        "Q": (1, 1 + len(trunk), [], q_layers, "#fce0c4", "Q(c | image):\nc1, c2, c3"),
+        "guide": (0, 0, ["real image"], [*body, heads], "#d5ebd0", "c1: category\nc2: slant\nc3: thickness"),
     }
+    arrow = {"arrowstyle": "->", "color": "0.3"}
     with plots.new_figure(11, 4.6) as figure:
         axes = figure.add_subplot(xlim=(-1, 7), ylim=(-0.5, 3.5))
         axes.axis("off")
         for name, (y, first, before, inner, colour, after) in rows.items():
+            axes.text(first - 0.9, y, name, ha="left", va="center", fontsize=13, fontweight="bold")
             for x, text in enumerate((*before, *inner, after), start=first):
-                style = {"boxstyle": "round,pad=0.45", "facecolor": colour if text in inner else plain}
+                style = {"boxstyle": "round,pad=0.45", "facecolor": colour if text in inner else "white"}
                 axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style | {"edgecolor": "0.5"})
                 if x > first:
-                    axes.annotate("", (x - 0.36, y), (x - 0.64, y), arrowprops={"arrowstyle": "->", "color": "0.3"})
-            axes.text(first - 0.9, y, name, ha="left", va="center", fontsize=13, fontweight="bold")
-        arrow = {"arrowstyle": "->", "color": "0.3", "connectionstyle": "arc3,rad=0.2"}
+                    axes.annotate("", (x - 0.36, y), (x - 0.64, y), arrowprops=arrow)
+        arrow["connectionstyle"] = "arc3,rad=0.2"
         axes.annotate("", (3.7, 1), (3, 1.72), arrowprops=arrow)
         axes.annotate("", (6, 0.72), (5.5, 0), arrowprops=arrow | {"linestyle": "--"})
-        axes.text(6, 0.2, "what Q must read\nfrom real images", ha="left", va="center", fontsize=9, color="0.3")
+        axes.text(6, 0.2, "what Q must predict\nfor real images", ha="left", va="center", fontsize=9, color="0.3")
         plots.save_figure(path, figure, pdf=False)
-
-
-# The explorer -------------------------------------------------------------------------------------------------------
 
 
 def find_chromium() -> str | None:
@@ -157,8 +149,7 @@ def find_chromium() -> str | None:
 def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> None:
     """The explorer in a window of this many pixels, a digit drawn on its sheet."""
     with tempfile.TemporaryDirectory() as scratch:
-        drawing = DRAW.replace("POINTS", str([list(point) for point in STROKE]))
-        html = page.read_bytes().replace("</body>".encode("utf-16-le"), (drawing + "</body>").encode("utf-16-le"))
+        html = page.read_bytes().replace("</body>".encode("utf-16-le"), DRAW_SEVEN.encode("utf-16-le"))
         (Path(scratch) / "page.html").write_bytes(html)
         # Windows have a least width, frames have none.
         frame = f'<body style="margin:0"><iframe src="page.html" width={size[0]} height={size[1]} style="border:0">'
@@ -173,15 +164,14 @@ def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> N
 
 
 def main(arguments: list[str]) -> None:
-    """Draw what the folders give. Raises BadInput for a folder that is no finished run."""
+    """Save what the folders give. Raises BadInput for a folder that is no finished run."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the pictures (default: docs)")
     own = parser.parse_args(arguments)
-    scripts, shares = {run: script_of(run) for run in own.runs}, []
+    scripts, shares, last, browser = {run: script_of(run) for run in own.runs}, [], 0, find_chromium()
     own.out.mkdir(parents=True, exist_ok=True)
     for run, script in scripts.items():
-        last = 0
         if script != "widths":
             module = importlib.import_module(script)
             config = parse(module.Config, ["--resume", str(run), "--quiet"])
@@ -189,22 +179,18 @@ def main(arguments: list[str]) -> None:
         for name, copy in COPIED[script].items():
             shutil.copyfile(run / name.format(last=last), own.out / copy)
         if script == "gan_mlp":
-            shares.append([final for name, final in read_numbers(run / "metrics.csv")[-1].items() if name in SHARES])
-            gan = config, last
+            shares.append([share for name, share in read_rows(run / "metrics.csv")[-1].items() if name in SHARES])
+            data = load_dataset(config.dataset, config.data_dir, config.smoke)
+            title = f"gan_mlp on {data.title}, epoch {last}: shares of the classes"
+            gan.save_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
         if script == "infogan":
-            draw_progress(run, last, own.out / "infogan_progress.png")
-            draw_networks(infogan.load(run), own.out / "infogan_networks.png")
-            browser = find_chromium()
+            save_progress(run, last, own.out / "infogan_progress.png")
+            save_networks(infogan.load(run), own.out / "infogan_networks.png")
             for name, size in SIZES.items() if browser else ():
                 photograph(run / "explore.html", browser, size, own.out / f"explorer_{name}.png")
             if not browser:
                 print("no Chromium here: the pictures of the explorer stay as they are", file=sys.stderr)
-        print(f"{run}: drawn")
-    if shares:
-        config, last = gan
-        data = load_dataset(config.dataset, config.data_dir, config.smoke)
-        title = f"gan_mlp on {data.title}, epoch {last}: what is drawn"
-        samples.draw_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
+        print(f"{run}: pictures made again")
 
 
 if __name__ == "__main__":

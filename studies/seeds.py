@@ -13,7 +13,6 @@ can be given again at any time, and on as many machines that share the folder as
 
 import argparse
 import csv
-import dataclasses
 import importlib
 import json
 import os
@@ -30,15 +29,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import BadInput, RunFailed
-from common.cli import Parser, parse, run_program
 from common.data import DATASETS
-from common.files import read_json, write_csv
-from common.settings import ACTIONS, FREE_ON_RESUME, ROOT, Settings, flag, read_config
+from common.run.cli import Parser, parse, run_program
+from common.run.config import ACTIONS, ROOT, Settings, flag, read_config
+from common.run.files import read_json, write_csv
 
 SCRIPTS = ("infogan", "gan_mlp", "autoencoder")
 GIVEN = ("seed", "out", "resume")  # fields that this program gives to each run
-# What names no study: the same result is wanted whatever these are.
-NOT_IN_THE_NAME = (*GIVEN, "data_dir", "device", *ACTIONS)
+PLACES = ("out", "data_dir", *ACTIONS)  # the same result is wanted whatever these are, and the device
+NOT_IN_THE_NAME = (*GIVEN, *PLACES, "device")
 
 
 def refuse(arguments: Sequence[str], fields: Sequence[str]) -> None:
@@ -52,48 +51,43 @@ def seeds_of(text: str) -> list[int]:
     """`0-9`, `3` or `0,2,5-7` -> whole numbers in that order. Raises BadInput for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
-        ends = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip())
-        if not ends:
+        ends = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
+        if not ends or int(ends[2] or ends[1]) < int(ends[1]):
             raise BadInput(f"--seeds must be like 0-9 or 0,3,7, not {text}")
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        if not first <= last < first + 10_000:
-            raise BadInput(f"--seeds: {part} is no range of at most 10,000 seeds")
-        seeds += range(first, last + 1)
+        seeds += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
     return list(dict.fromkeys(seeds))
 
 
 def study_name(config: Settings) -> str:
-    """The presets, then the fields that differ from them or from the defaults, as a folder's name; `default` where
-    there is none."""
+    """The presets, then the fields that differ from them or from the defaults, as a folder's name; `default` without
+    any."""
     named = [name for name in config.PRESETS if getattr(config, name)]
-    expected = {name: True for name in named}
-    for name in named:
-        expected |= config.PRESETS[name]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name not in NOT_IN_THE_NAME and value != expected.get(field.name, field.default):
-            value = "-".join(map(str, value)) if isinstance(value, tuple) else value
-            named.append(f"{field.name}={value}")
+    expected = vars(type(config).make(**dict.fromkeys(named, True)))
+    for name, value in vars(config).items():
+        if name not in NOT_IN_THE_NAME and value != expected[name]:
+            text = "-".join(map(str, value)) if isinstance(value, tuple) else value
+            named.append(f"{name}={text}")
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(named)) or "default"
 
 
 def runs_of(folder: Path) -> list[Path]:
     """The run folders of a seed, the newest first."""
-    return sorted((path for path in folder.glob("*/run-*") if (path / "config.json").exists()), reverse=True)
+    return sorted((path.parent for path in folder.glob("*/run-*/config.json")), reverse=True)
 
 
 def finished(folder: Path, config: Settings) -> Path | None:
-    """The run folder in which a seed has come to its end. Raises BadInput where it was run with other fields."""
-    wanted = {name: value for name, value in vars(config).items() if name not in ("seed", *FREE_ON_RESUME)}
-    if config.dataset == "auto":  # each run has stored what it found
+    """The run folder in which a seed has come to its end. Raises BadInput if it was run with other fields."""
+    free = (*NOT_IN_THE_NAME, "epochs", "precision")  # a run stores what `auto` has become, and a folder's whole path
+    wanted = {name: value for name, value in vars(config).items() if name not in free}
+    if config.dataset == "auto" or config.smoke:
         del wanted["dataset"]
-    elif config.dataset not in DATASETS:  # a run stores a folder's whole path
+    elif config.dataset not in DATASETS:
         wanted["dataset"] = str(Path(config.dataset).expanduser().resolve())
     for run in runs_of(folder):
         stored = read_config(run, type(config))
         for name, new in wanted.items():
             if (old := getattr(stored, name)) != new:
-                raise BadInput(f"{run}: was run with {name} {old}, not {new}; move it away to run the seed anew")
+                raise BadInput(f"{run}: was run with {name} {old}, not {new}; move it away to run the seed again")
         done = read_json(run / "report.json")["epochs"] if (run / "report.json").exists() else 0
         if done >= stored.epochs == config.epochs:
             return run
@@ -103,57 +97,52 @@ def finished(folder: Path, config: Settings) -> Path | None:
 _running: set[subprocess.Popen] = set()
 
 
-def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: int) -> int:
-    """Run or go on with one seed in a process of its own, its output in log.txt. Returns the exit status."""
-    command = [sys.executable, str(ROOT / f"{script}.py")]
+def run_seed(script: str, seed: int, folder: Path, flags: list[str], threads: int) -> None:
+    """Run or continue one seed in a process of its own, its output in log.txt."""
+    command, log_file = [sys.executable, str(ROOT / f"{script}.py")], folder / "log.txt"
     begun = next((run for run in runs_of(folder) if (run / "checkpoint.pt").exists()), None)
     command += ["--resume", str(begun)] if begun else ["--seed", str(seed), "--out", str(folder)]
     folder.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    print(f"seed {seed}: {'goes on' if begun else 'begins'}, see {folder / 'log.txt'}", flush=True)
-    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+    print(f"seed {seed}: {'goes on' if begun else 'begins'}, see {log_file}", flush=True)
+    with log_file.open("a", encoding="utf-8") as log:
         # A session of its own, so that Ctrl-C reaches it once, through this process: a second one would end it at once.
         process = subprocess.Popen([*command, *flags], stdout=log, stderr=log, env=environment, start_new_session=True)
         _running.add(process)
         status = process.wait()
         _running.remove(process)
-    said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
-    print(f"seed {seed}: " + ("finished" if status == 0 else f"exit {status}, {said[-1] if said else ''}"), flush=True)
-    return status
+    *_, last = ["", *log_file.read_text(encoding="utf-8").strip().splitlines()]
+    print(f"seed {seed}: {'finished' if status == 0 else f'exit {status}, {last}'}", flush=True)
 
 
 def read_table(path: Path) -> dict[int, dict[str, float]]:
-    """The figures of each seed in a table of `summarise`; none where there is no such file."""
-    found: dict[int, dict[str, float]] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if name.startswith("seed "):
-                        found.setdefault(int(name[5:]), {})[row["figure"]] = json.loads(value)
-    return found
+    """The figures of each seed in a table of `summarise`; none without such a file."""
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    seeds = [name for name in rows[0] if name.startswith("seed ")]
+    return {int(name[5:]): {row["figure"]: json.loads(row[name]) for row in rows} for name in seeds}
 
 
 def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> None:
     """Print and write the minimum, median and maximum of every figure over the seeds, then the figure of each seed."""
-    rows = []
-    for name in next(iter(reports.values())):
-        values = {f"seed {seed}": report.get(name) for seed, report in reports.items()}
+    rows, spread = [], {"minimum": min, "median": median, "maximum": max}
+    print(f"\n{command}\n{'':36}" + "".join(f"{name:>10}" for name in spread))
+    for figure in next(iter(reports.values())):
+        values = {f"seed {seed}": report.get(figure) for seed, report in reports.items()}
         if all(isinstance(value, (int, float)) for value in values.values()):
-            known = list(values.values())
-            spread = {"minimum": min(known), "median": median(known), "maximum": max(known)}
-            rows.append({"figure": name, **spread, **values, "command": command})
+            over_seeds = {name: of(values.values()) for name, of in spread.items()}
+            rows.append({"figure": figure, **over_seeds, **values, "command": command})
+            print(f"{figure:36}" + "".join(f"{value:>10.4g}" for value in over_seeds.values()))
     write_csv(path, rows)
-    print(f"\n{command}\n{'':36}{'minimum':>10}{'median':>10}{'maximum':>10}")
-    for row in rows:
-        print(f"{row['figure']:36}" + "".join(f"{row[key]:>10.4g}" for key in ("minimum", "median", "maximum")))
     print(f"{len(reports)} seeds; written to {path}")
 
 
 def main(arguments: list[str]) -> None:
     """Run the seeds that are not finished, make the table.
 
-    Raises BadInput for arguments that this program or the script does not take, RunFailed where a seed has no result.
+    Raises BadInput for arguments that this program or the script does not take, RunFailed if a seed has no result.
     """
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("script", help="infogan.py, gan_mlp.py or autoencoder.py")

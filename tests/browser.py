@@ -19,8 +19,7 @@ import websocket
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking")
 SWITCHES += ("disable-component-update", "disable-sync", "no-first-run", "remote-debugging-port=0")
 KEYS = {"ArrowRight": 39, "Home": 36, "Tab": 9, "3": 51}
-MIDDLE = "(b => [b.x + b.width / 2, b.y + b.height / 2, b.width])(found.getBoundingClientRect())"
-DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
+TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
 
 
 def wait_for(happened: Callable[[], Any], seconds: float = 60) -> None:
@@ -31,7 +30,7 @@ def wait_for(happened: Callable[[], Any], seconds: float = 60) -> None:
 
 
 class Page:
-    """One tab. `requests` are the addresses that it asked for, `errors` what its console complained of."""
+    """One tab. `requests` are the addresses that it asked for, `errors` the messages of its console."""
 
     def __init__(self, address: str):
         self._socket = websocket.create_connection(address, timeout=60, suppress_origin=True, max_size=None)
@@ -42,7 +41,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict:
-        """Send one command, note the events that come before its answer, return the answer."""
+        """The answer to one command; the events that come before it are noted."""
         number = next(self._number)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while (message := self._receive()).get("id") != number:
@@ -52,12 +51,12 @@ class Page:
 
     def _receive(self) -> dict:
         message = json.loads(self._socket.recv())
-        method, seen = message.get("method"), message.get("params", {})
+        method, event = message.get("method"), message.get("params", {})
         if method == "Network.requestWillBeSent":
-            self.requests.append(seen["request"]["url"])
-        level = seen.get("type") if method == "Runtime.consoleAPICalled" else seen.get("entry", {}).get("level")
+            self.requests.append(event["request"]["url"])
+        level = event.get("type") if method == "Runtime.consoleAPICalled" else event.get("entry", {}).get("level")
         if method == "Runtime.exceptionThrown" or level in ("error", "assert"):
-            self.errors.append(str(seen))
+            self.errors.append(str(event))
         return message
 
     def open(self, url: str) -> None:
@@ -71,30 +70,38 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
     def press(self, key: str, times: int = 1) -> None:
-        """Press a key of KEYS and let it go again, with whatever has the focus."""
+        """Press and release a key of KEYS, with whatever has the focus."""
         for kind in ("keyDown", "keyUp") * times:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
-        self.run(DRAWN)
+        self.run(TWO_FRAMES)
 
-    def click(self, selector: str, *drag: float) -> None:
-        """Click on the middle of an element; or put a finger there, move it by these shares of the width, lift it."""
+    def drag(self, selector: str, *points: tuple[float, float], touch: bool = False) -> None:
+        """Press at the first point, in shares of the element's size, move to the others, release: mouse or finger."""
         self.run(f"window.found = document.querySelector({json.dumps(selector)}); found.scrollIntoView()")
-        x, y, width = self.run(MIDDLE)
-        for kind in () if drag else ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        self.call("Emulation.setTouchEmulationEnabled", enabled=bool(drag))
-        for share in (0, *drag) if drag else ():
-            kind, at = "touchMove" if share else "touchStart", {"x": x + share * width, "y": y}
-            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[at])
-        if drag:
-            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-        self.run(DRAWN)
+        x, y, width, height = self.run("(b => [b.x, b.y, b.width, b.height])(found.getBoundingClientRect())")
+        self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
+        for i, (across, down) in enumerate((*points, points[-1])):
+            step, at = min(i, 1) + (i == len(points)), {"x": x + across * width, "y": y + down * height}
+            if touch:
+                kind = ("touchStart", "touchMove", "touchEnd")[step]
+                self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[at] if step < 2 else [])
+            else:
+                kind = ("mousePressed", "mouseMoved", "mouseReleased")[step]
+                self.call("Input.dispatchMouseEvent", type=kind, **at, button="left", buttons=1, clickCount=1)
+        self.run(TWO_FRAMES)
+
+    def click(self, selector: str) -> None:
+        self.drag(selector, (0.5, 0.5))
 
 
 @contextmanager
 def chromium(executable: str, profile: Path) -> Iterator[Page]:
-    """Start a browser with an empty profile in a folder of its own, yield its tab, end the browser."""
+    """The tab of a browser with an empty profile in a folder of its own; the browser ends afterwards."""
     port = profile / "DevToolsActivePort"
     command = [executable, *(f"--{name}" for name in SWITCHES), f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

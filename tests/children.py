@@ -1,7 +1,7 @@
 """The scripts as a shell calls them: within this process, or in one of their own that may be signalled and starved.
 
 Processes are forked from a server that has imported everything: each costs milliseconds, not the seconds of `import
-torch`, so that a script can be killed twenty times within a test. All train small networks on few drawn digits.
+torch`, so that a script can be killed twenty times within a test. All train small networks on few rendered digits.
 """
 
 import atexit
@@ -31,16 +31,16 @@ from matplotlib.figure import Figure
 from tqdm import auto  # noqa: F401
 
 import autoencoder
-import common.run
 import gan_mlp
 import infogan
-from common import guide
-from common.cli import run_cli
-from common.data import check_dataset, drawn
-from common.files import atomic_write
-from common.look import codes, plots
-from common.run import Run
-from common.settings import ROOT
+from common.data import check_dataset, render_digits
+from common.look import infogan as look_infogan
+from common.look import plots
+from common.run import run as run_module
+from common.run.cli import run_cli
+from common.run.config import ROOT
+from common.run.files import atomic_write
+from common.run.run import Run
 from tests.helpers import make_quick
 
 SCRIPTS = {"autoencoder": autoencoder, "gan_mlp": gan_mlp, "infogan": infogan}
@@ -54,8 +54,8 @@ OWN = {
 
 _threads = torch.get_num_threads()
 torch.set_num_threads(1)  # a fork copies no threads, so the server must not have begun any
-TINY = drawn(train=128, test=100)  # a sheet of a hundred is drawn of them
-DATA = {"autoencoder": TINY, "gan_mlp": TINY, "infogan": drawn(train=32, test=32)}  # whose networks are large
+TINY = render_digits(train=128, test=100)  # a sheet shows a hundred of them
+DATA = {"autoencoder": TINY, "gan_mlp": TINY, "infogan": render_digits(train=32, test=32)}  # whose networks are large
 torch.set_num_threads(_threads)
 
 
@@ -72,17 +72,12 @@ def flags_of(script: str, out: Path, *more: object) -> list[str]:
     return [*SMALL, *OWN[script], "--out", str(out), "--data-dir", str(out.parent / "data"), *map(str, more)]
 
 
-def go_on(folder: Path, *more: object) -> list[str]:
-    return ["--resume", str(folder), "--data-dir", str(folder.parents[2] / "data"), *map(str, more)]
-
-
 def shell(script: str, *flags: object) -> Shell:
     """Call a script as the shell does, but within this process and on the few images."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        make_quick(patch, DATA[script])
-        patch.setattr(common.run, "load_dataset", lambda name, *_: check_dataset(name) or DATA[script])
+        patch.setattr(run_module, "load_dataset", lambda name, *_: check_dataset(name) or DATA[script])
         patch.setattr(sys, "argv", [str(ROOT / f"{script}.py"), *map(str, flags)])
         try:
             run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
@@ -135,7 +130,7 @@ def child(script: str, *flags: object, harm: Callable[[], None] | None = None) -
 def _run(out: Connection, err: Connection, script: str, flags: list[str], harm: Callable[[], None] | None) -> None:
     torch.set_num_threads(1)
     make_quick(pytest.MonkeyPatch(), DATA[script])
-    codes.PER_CATEGORY = 5
+    look_infogan.PER_CATEGORY = 5
     plots.save_figure = _save_numbers
     sys.argv = [str(ROOT / f"{script}.py"), *flags]
     sys.stdout, sys.stderr = (os.fdopen(os.dup(end.fileno()), "w", buffering=1) for end in (out, err))
@@ -145,7 +140,7 @@ def _run(out: Connection, err: Connection, script: str, flags: list[str], harm: 
 
 
 def _save_numbers(path: Path, figure: Figure, pdf: bool = True) -> None:
-    """What a plot shows, without drawing it, which takes most of the time of such a run."""
+    """What a plot shows, without the layout and the fonts, which take most of the time of such a run."""
     shown = [(axes.get_title(), [line.get_xydata().tolist() for line in axes.lines]) for axes in figure.axes]
     for kind in (".png", ".pdf"):
         with atomic_write(path.with_suffix(kind)) as scratch:
@@ -169,19 +164,16 @@ def call_at(n: int, owner: object, name: str, do: Callable[..., object]) -> None
 
 def signal_at(number: int, n: int) -> None:
     """Send this process a signal in update number `n`."""
-    call_at(n, Run, "add", lambda *_: os.kill(os.getpid(), number))
+    call_at(n, Run, "log", lambda *_: os.kill(os.getpid(), number))
 
 
-def signal_while_reading(number: int, n: int) -> None:
-    """Send this process a signal before update number `n` of InfoGAN's guide."""
-    call_at(n, guide, "train_step", lambda *_: os.kill(os.getpid(), number))
-
-
-def poison_at(value: float, n: int) -> None:
-    """Make a weight of the model `value` in update number `n`."""
+def poison_at(value: float, n: int, number: int | None = None) -> None:
+    """Make a weight of the model `value` in update number `n`, in which a signal may arrive as well."""
     models = []
     call_at(1, Run, "restore", lambda run, model, **_: models.append(model))
-    call_at(n, Run, "add", lambda *_: next(models[0].parameters()).data.view(-1)[0].fill_(value))
+    call_at(n, Run, "log", lambda *_: next(models[0].parameters()).data.view(-1)[0].fill_(value))
+    if number:
+        signal_at(number, n)
 
 
 def harm_file(what: str, n: int) -> None:

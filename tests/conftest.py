@@ -12,8 +12,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from common.data import Dataset, drawn, load_dataset
-from common.settings import ROOT
+from common.data import Dataset, load_dataset, render_digits
+from common.run.config import ROOT
 from tests.helpers import make_quick, run_script
 
 MNIST_FILES = (
@@ -55,7 +55,7 @@ def mnist() -> Dataset:
 
 @pytest.fixture(scope="session")
 def tiny() -> Dataset:
-    return drawn(train=128, test=64)
+    return render_digits(train=128, test=64)
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import guide
-from common import run as run_module
-from common.console import Console
 from common.data import Dataset
-from common.look import codes, scorer
-from common.progress import TIME_COLUMNS
-from common.settings import ROOT
+from common.look import infogan as look_infogan
+from common.look import scorer
+from common.run import run as run_module
+from common.run.config import ROOT
+from common.run.console import Console
+from common.run.run import TIME_COLUMNS
+from common.train import guide
 
 FLOAT32 = torch.autocast("cpu", enabled=False)
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 def make_quick(patch: pytest.MonkeyPatch, data: Dataset) -> None:
     """Runs train on `data` with a guide of five updates, an untrained classifier, and few images per code."""
     patch.setattr(run_module, "load_dataset", lambda *_: data)
-    patch.setattr(codes, "PER_CATEGORY", 20)
+    patch.setattr(look_infogan, "PER_CATEGORY", 20)
     patch.setattr(guide, "UPDATES", 5)
     patch.setattr(scorer, "_train", lambda *_: None)
 

@@ -1,9 +1,14 @@
-"""The command line: flags become a Config, what can't be used is one line, every end has its exit status."""
+"""What a user types: flags and fields, what can't be used in one line, every end's exit status, what a model is given;
+and that no environment changes a run. Last, which file may import which."""
 
+import ast
 import contextlib
 import dataclasses
 import errno
+import importlib.util
 import inspect
+import json
+import math
 import os
 import re
 import shlex
@@ -12,17 +17,186 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import autoencoder
+import gan_mlp
+import infogan
 from common import BadInput, RunFailed, Stopped
-from common.cli import parse
-from common.settings import ROOT, Settings, flag
+from common.data.inputs import indices, numbers
+from common.run.cli import parse
+from common.run.config import ACTIONS, PROVENANCE, ROOT, Settings, flag, read_config
+from common.run.run import Run, as_stored, batch_ends, epochs_of
 from tests.children import SCRIPTS, assert_refused, shell
 from tests.helpers import command_line
 
 EACH = pytest.mark.parametrize("script", SCRIPTS)
 CONFIGS = {script: module.Config for script, module in SCRIPTS.items()}
+NAN, INF = math.nan, math.inf
+
+
+def short(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {value.dtype} {value.flatten()[:2].tolist()}"
+    return ", ".join(f"{name}={short(one)}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+# Fields --------------------------------------------------------------------------------------------------------------
+
+# What no field of a type takes, and what some fields don't
+BY_TYPE = {
+    int: (None, 2.5, "2.5", "many", "", True, NAN, 10**400),
+    float: (None, "fast", True, NAN, "nan", INF, -INF),
+    bool: (None, 1, "yes"),
+    str: (None, 3),
+    tuple[int, ...]: (None, (), 8, "8", (8, 8.5), (8, "wide"), (True,), (8, 0), (8, 8193)),
+    Path: (None, 3, "~nobody at all/x"),
+    Path | None: (3,),
+}
+BY_NAME = {
+    **{"epochs": (0, 100_001), "batch_size": (1, 1_000_001), "seed": (-1, 2**32), "shift": (-1, 15)},
+    **{"noise_size": (0, 4097), "hidden": (0, 784), "hidden_bias": (-101, 101), "decay_from": (-0.1, 1.1)},
+    **dict.fromkeys(("learning_rate", "learning_rate_sgd", "learning_rate_d", "learning_rate_g"), (-1, 2)),
+    **dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (-1, 1001)),
+    **{"leak": (-0.1, 1.1), "beta1": (-0.1, 1), "average": (-0.1, 1)},
+    **{"device": ("tpu", "", None), "precision": ("float16", None), "optimizer": ("rmsprop", None)},
+}
+FIELDS = {field.name: (script, field) for script in CONFIGS for field in dataclasses.fields(CONFIGS[script])}
+
+
+@pytest.mark.parametrize(("script", "field"), FIELDS.values(), ids=FIELDS)
+def test_a_field_of_another_type_or_out_of_its_limits_is_named(script, field):
+    for value in (*BY_TYPE.get(field.type, ()), *BY_NAME.get(field.name, ())):
+        with pytest.raises(BadInput, match=f"^{flag(field.name)}(: .* is no path: .*| must be .{{,150}})$"):
+            CONFIGS[script](**{field.name: value})
+
+
+MINE = '''"""A script of somebody's own."""
+from dataclasses import dataclass
+from pathlib import Path
+from common.run.config import Settings
+
+@dataclass(frozen=True)
+class Config(Settings):
+    # my own
+    epochs: int = 5
+    batch_size: int = 9 # one space before the comment, 100 % mine
+    average: float = 0
+    rates: tuple[float, ...] = (1, 2)  # more than one
+    data_dir: Path = Path("/datasets")
+
+    SCRIPT = "mine"
+    LIMITS = {"epochs": (1, 7), "rates": (0, 3)}
+    PRESETS = {"quick": {"epochs": 1, "batch_size": 3}}
+
+    quick: bool = False
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> type[Settings]:
+    """A Config as users edit it: without comments, and with a default of another spelling than its type."""
+    (tmp_path / "mine.py").write_text(MINE)
+    spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    monkeypatch.setitem(sys.modules, "mine", module := importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module.Config
+
+
+def test_the_annotation_decides_whatever_the_default_is_and_limits_and_presets_add_to_those_inherited(mine, capsys):
+    config = parse(mine, ["--average", "0.5", "--epochs", "6", "--rates", "1", "2.5"])
+    assert (config.average, config.epochs, config.rates, config.data_dir) == (0.5, 6, (1.0, 2.5), Path("/datasets"))
+    plain = mine(epochs=np.int64(3), average=np.float32(0.5), rates=["1", 2])
+    assert [*map(type, (plain.epochs, plain.average, *plain.rates, mine().average))] == [int, *[float] * 4]
+    for name, value in (("epochs", 8), ("rates", (4,)), ("average", 1), ("batch_size", 1)):
+        with pytest.raises(BadInput, match=f"^{flag(name)} must be at "):
+            mine(**{name: value})
+    assert (mine.make(quick=True).epochs, mine.make(quick=True, smoke=True).batch_size) == (1, 64)
+    assert (Settings.LIMITS["epochs"], [*Settings.PRESETS]) == ((1, 100_000), ["smoke"])
+    with pytest.raises(SystemExit):
+        parse(mine, ["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    shown = ["A script of somebody's own.", "--epochs N (5)", "N one space before the comment, 100 % mine (9)"]
+    shown += ["--average X (0)", "more than one (1, 2)", "--data-dir PATH (/datasets)"]
+    assert [text for text in shown if text not in said] == []
+    assert re.search(r"my own: [^:]*--average", said)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images", "ends"),
+    [(50, 150, [50, 100]), (50, 152, [50, 100, 150]), (50, 151, [50, 100]), (127, 128, []), (128, 127, [])],
+)
+def test_every_batch_of_an_epoch_has_two_images_or_more(batch_size, images, ends):
+    """One image left over joins the batch before it; the default becomes that of a smaller set."""
+    assert batch_ends(autoencoder.Config(batch_size=batch_size), images) == ends
+
+
+LENGTHS = [(60_000, 30, 30), (20_000, 30, 30), (8_000, 30, 75), (1_540, 30, 390), (100, 30, 600), (100, 31, 31)]
+
+
+@pytest.mark.parametrize(("images", "epochs", "expected"), LENGTHS)
+def test_a_small_set_gets_more_epochs_where_none_are_chosen(images, epochs, expected):
+    assert epochs_of(autoencoder.Config(epochs=epochs), images) == expected
+
+
+def test_a_chosen_batch_size_above_the_set_is_refused_before_a_download(tmp_path, out):
+    config = autoencoder.Config(batch_size=60_001, data_dir=tmp_path, out=out, dataset="mnist")
+    with pytest.raises(BadInput, match="--batch-size 60001 is larger than the training set of 60000 images"):
+        Run(config)
+
+
+def store(folder: Path, config: Settings, **changes: object) -> Path:
+    """Write the config.json of a run, with changes; `...` removes a field."""
+    content = {name: value for name, value in (as_stored(config) | changes).items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(content, default=str), encoding="utf-8")
+    return folder
+
+
+@EACH
+def test_what_is_stored_is_every_field_with_paths_in_full_and_where_the_run_comes_from(script, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "my copy.py"), "--out", "my outputs"])
+    config = CONFIGS[script](seed=7, out="my outputs", data_dir="~/my data", quiet=True)
+    stored = as_stored(config)
+    names = {field.name for field in dataclasses.fields(config)}
+    assert stored.keys() == names - {*ACTIONS} | {*PROVENANCE} - {"images"}
+    assert (stored["seed"], stored["script"], shlex.split(stored["command"])) == (7, script, sys.argv)
+    assert stored["versions"].keys() == {"python", "torch", "torchvision", "numpy", "scipy", "matplotlib"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", stored["started"])
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert stored["git_commit"] == (git.stdout.strip() or None)
+    again = read_config(store(tmp_path, config), type(config))
+    assert again == dataclasses.replace(config, out=tmp_path / "my outputs", data_dir=tmp_path / "my data", quiet=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # a machine without git
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])  # and a notebook
+    assert [as_stored(config)[name] for name in ("git_commit", "command")] == [None, None]
+
+
+UNFIT = [
+    ({"script": "dcgan"}, "is a run of dcgan, not of gan_mlp"),
+    ({"script": ...}, "is a run of None"),
+    ({"dropout_d": 0.3}, "unknown .'dropout_d'"),
+    ({"seed": ...}, "missing .'seed'"),
+    ({"seed": None}, "--seed must be of type int, not None"),
+    ({"batch_size": 0}, "--batch-size must be at least 2"),
+    ({"leak": NAN}, "--leak must be at least 0"),
+    ({"precision": "best"}, "--precision must be one of auto, float32, bfloat16, not best"),
+    ({"widths_g": [[8]]}, "--widths-g must be of type int"),
+]
+
+
+@pytest.mark.parametrize(("changes", "line"), UNFIT, ids=short)
+def test_a_config_that_does_not_fit_is_named_with_what_is_wrong(tmp_path, changes, line):
+    with pytest.raises(BadInput, match=f"^{re.escape(str(tmp_path / 'config.json'))}: .*{line}"):
+        read_config(store(tmp_path, gan_mlp.Config(), **changes), gan_mlp.Config)
+
+
+# Flags ---------------------------------------------------------------------------------------------------------------
+
 SMOKE = {"smoke": True, "epochs": 2, "batch_size": 64, "dataset": "drawn"}
 PAPER = {"paper": True, "epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}
 PARSED = [
@@ -40,14 +214,14 @@ PARSED = [
 ]
 
 
-@pytest.mark.parametrize(("script", "flags", "fields"), PARSED, ids=[" ".join(row[:2]) for row in PARSED])
+@pytest.mark.parametrize(("script", "flags", "fields"), PARSED, ids=short)
 def test_flags_become_fields_of_their_type(script, flags, fields):
     config = parse(CONFIGS[script], flags.split())
     assert config == CONFIGS[script](**fields)
     assert [type(getattr(config, name)) for name in fields] == [type(value) for value in fields.values()]
 
 
-# For every script: flags, and what the line must name
+# Flags, and what the line must name
 BAD = [
     *((f"--epochs {value}", "--epochs") for value in ("0", "-3", "2.5", "many", "nan", "1" + "0" * 400, "")),
     ("--batch-size 10000", "larger than the training set"),
@@ -60,55 +234,17 @@ BAD = [
     ("--resume {tmp}/none", "{tmp}/none: there is no such run folder"),
     ("--resume {tmp}", "{tmp}/config.json: cannot be read"),
     *((f"--out {folder}", f"--out: {folder}") for folder in ("/proc/version", "/proc/nowhere")),
+    ("--learning-rate-sgd -inf", "--learning-rate-sgd"),
 ]
-OWN_BAD = [
-    ("autoencoder", "--learning-rate-sgd -inf", "--learning-rate-sgd"),
-    *(("gan_mlp", f"--widths-g {widths}", "--widths-g") for widths in ("8 wide", "", "0")),
-    ("infogan", "--guide-weight -1 --paper", "--guide-weight"),
-]
-TABLE = [*((script, *row) for script in SCRIPTS for row in BAD), *OWN_BAD]
+OWN_BAD = [("gan_mlp", "--widths-g 8 wide", "--widths-g"), ("gan_mlp", "--widths-g", "--widths-g")]
+OWN_BAD += [("infogan", "--guide-weight -1 --paper", "--guide-weight")]
 
 
-@pytest.mark.parametrize(("script", "flags", "named"), TABLE, ids=[f"{row[0]} {row[1]}"[:50] for row in TABLE])
+@pytest.mark.parametrize(("script", "flags", "named"), [*(("autoencoder", *row) for row in BAD), *OWN_BAD], ids=short)
 def test_a_bad_flag_is_one_line_that_names_it_and_nothing_is_written(tmp_path, script, flags, named):
     flags = f"--smoke --batch-size 16 --data-dir {{tmp}}/data --out {{tmp}}/out {flags}".replace("{tmp}", str(tmp_path))
     assert_refused(shell(script, *flags.split()), script, named.replace("{tmp}", str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
-
-
-MEMORY = "out of memory, a smaller --batch-size needs less"
-FULL = OSError(errno.ENOSPC, "No space left on device", "/x/checkpoint.pt")
-ENDS = [
-    (None, 0, ""),
-    (BadInput("--x: no"), 2, "--x: no"),
-    (RunFailed("loss is nan"), 1, "loss is nan"),
-    (Stopped("stopped in epoch 3"), 130, "stopped in epoch 3"),
-    (KeyboardInterrupt(), 130, "stopped"),
-    (MemoryError(), 1, MEMORY),
-    (torch.OutOfMemoryError("Tried to allocate\nmany lines"), 1, MEMORY),
-    (FULL, 1, "/x/checkpoint.pt: No space left on device"),
-    (OSError("broken"), 1, "the run: broken"),
-    (ZeroDivisionError(), None, ""),  # a fault of the program shows where it is
-]
-
-
-@pytest.mark.parametrize(("error", "status", "line"), ENDS, ids=[repr(row[0])[:30] for row in ENDS])
-def test_every_end_has_its_exit_status_and_its_line(monkeypatch, error, status, line):
-    seen = []
-
-    def main(config) -> None:
-        seen.extend((config.seed, *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))))
-        if error:
-            error.add_note("go on with: this")
-            raise error
-
-    monkeypatch.setattr(SCRIPTS["gan_mlp"], "main", main)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a background job
-    with contextlib.nullcontext() if status is not None else pytest.raises(type(error)):
-        said = f"gan_mlp.py: {line}; go on with: this\n" if status else ""
-        assert shell("gan_mlp", "--seed", 5) == (status, "", said)
-    signal.signal(signal.SIGINT, before)
-    assert seen == [5, signal.default_int_handler, signal.default_int_handler]
 
 
 @EACH
@@ -124,31 +260,137 @@ def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(
     for field in dataclasses.fields(CONFIGS[script]):
         comment = re.search(rf"^    {field.name}: .+?  # (.+)$", source, re.M)[1]
         assert "".join(comment.split()) in "".join(said.out.partition(flag(field.name))[2].split()), field.name
-    shown = ["{auto,cpu,cuda,mps}", "(off)", "(outputs in the repository)", "] (128)"]
-    shown += {"infogan": ["(0.0008)"], "gan_mlp": ["(128 256 512)", "(on)"], "autoencoder": ["{adam,sgd}"]}[script]
+    shown = ["{auto,cpu,cuda,mps}", "(off)", "] (128)"]
+    shown += {"infogan": ["(0.0008)"], "gan_mlp": ["(128, 256, 512)", "(on)"], "autoencoder": ["{adam,sgd}"]}[script]
     assert [text for text in shown if text not in " ".join(said.out.split())] == []
 
 
-@EACH
-def test_importing_a_script_does_no_work(tmp_path, script):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {script}"
-    call = [sys.executable, "-c", code + "; print({'matplotlib', 'scipy'} & {*sys.modules})"]
+# Ends and environments -----------------------------------------------------------------------------------------------
+
+MEMORY = "out of memory, a smaller --batch-size needs less"
+ENDS = [
+    (None, 0, ""),
+    (BadInput("--x: no"), 2, "--x: no"),
+    (RunFailed("loss is nan"), 1, "loss is nan"),
+    (Stopped("stopped in epoch 3"), 130, "stopped in epoch 3"),
+    (KeyboardInterrupt(), 130, "stopped"),
+    (MemoryError(), 1, MEMORY),
+    (torch.OutOfMemoryError("Tried to allocate\nmany lines"), 1, MEMORY),
+    (OSError(errno.ENOSPC, "No space left on device", "/x/y.pt"), 1, "/x/y.pt: No space left on device"),
+    (OSError("broken"), 1, "the run: broken"),
+    (ZeroDivisionError(), None, ""),  # a fault of the program shows where it is
+]
+
+
+@pytest.mark.parametrize(("error", "status", "line"), ENDS, ids=[repr(row[0])[:30] for row in ENDS])
+def test_every_end_has_its_exit_status_and_its_line(monkeypatch, error, status, line):
+    seen = []
+
+    def main(config) -> None:
+        seen.extend((config.seed, *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))))
+        if error:
+            error.add_note("continue with: this")
+            raise error
+
+    monkeypatch.setattr(SCRIPTS["gan_mlp"], "main", main)
+    ignored = (signal.SIGINT, signal.SIGHUP)  # as for a background job, and by nohup, whose wish is respected
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    with contextlib.nullcontext() if status is not None else pytest.raises(type(error)):
+        said = f"gan_mlp.py: {line}; continue with: this\n" if status else ""
+        assert shell("gan_mlp", "--seed", 5) == (status, "", said)
+    for number, handler in zip(ignored, before, strict=True):
+        signal.signal(number, handler)
+    assert seen == [5, signal.default_int_handler, signal.default_int_handler, signal.SIG_IGN]
+
+
+def test_importing_the_scripts_does_no_work(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import autoencoder, gan_mlp, infogan"
+    call = [sys.executable, "-c", code + "; print({'matplotlib', 'scipy', 'torchvision'} & {*sys.modules})"]
     process = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (process.stdout, process.stderr) == ("set()\n", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_does_not_depend_on_the_console_or_on_the_users_settings(tmp_path):
-    """ASCII only, no console at all, a plotting backend that is not there; within a profiler."""
+    """ASCII only, within a profiler, or no console at all; a plotting backend that is not there."""
     out = tmp_path / "schöne Läufe"
     strange = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "nonsense", "HOME": str(tmp_path / "none"), "LC_ALL": "C"}
     command = shlex.join(command_line("autoencoder.py", "--smoke", "--epochs", 1, "--out", out))
-    profiled = command.replace(" ", " -m cProfile ", 1)
-    for call in (command, profiled, f"{command} >&- 2>&-"):
+    for call in (command.replace(" ", " -m cProfile ", 1), f"{command} >&- 2>&-"):
         process = subprocess.run(
             call, shell=True, env=os.environ | strange, cwd=tmp_path, capture_output=True, timeout=300, check=False
         )
         assert process.returncode == 0, process.stderr
         assert (b"sch\\xf6ne L\\xe4ufe" in process.stdout) == ("&-" not in call)
-    weights = [path.read_bytes() for path in out.glob("autoencoder/*/checkpoint.pt")]
-    assert weights == weights[:1] * 3
+    one, other = (path.read_bytes() for path in out.glob("autoencoder/*/checkpoint.pt"))
+    assert one == other
+
+
+# What a model is given -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def untrained() -> dict[str, nn.Module]:
+    return {
+        "infogan": infogan.InfoGAN(infogan.Config()).eval(),
+        "gan_mlp": gan_mlp.GAN(gan_mlp.Config()).eval(),
+        "autoencoder": autoencoder.Autoencoder(autoencoder.Config(hidden=20)).eval(),
+    }
+
+
+@pytest.mark.parametrize("value", [3, torch.tensor(3), torch.tensor([3, 3]).byte()], ids=short)
+def test_one_number_stands_for_all(value):
+    chosen, given = indices("digit", value, 2, 10), numbers("c2", value, (2,))
+    assert (chosen.tolist(), chosen.dtype, given.tolist(), given.dtype) == ([3, 3], torch.int64, [3, 3], torch.float32)
+
+
+IMAGES = [torch.zeros(shape) for shape in ((28, 28), (2, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27), (2, 784))]
+IMAGES += [torch.zeros(2, 1, 28, 28, dtype=kind) for kind in (torch.uint8, torch.bool, torch.complex64)]
+IMAGES += [torch.full((2, 1, 28, 28), value) for value in (1.01, -0.01, NAN, INF, 255.0)]
+INFOGAN = [
+    *({name: value} for name in ("digit", "category") for value in (10, -1, 2.5, 0.0, True)),
+    *({"n": 2, "digit": torch.tensor(value)} for value in ([0, 10], [0, -1], [0.0, 1.0], [1, 2, 3], [True, False])),
+    *({"n": 2, "category": torch.tensor(value)} for value in ([1], [[1, 2]])),
+    *({code: value} for code in ("c2", "c3") for value in (NAN, INF, -INF)),
+    *({"n": 2, "c3": torch.zeros(shape)} for shape in ((3,), (1,), (2, 1))),
+    *({"n": 2, "noise": torch.zeros(shape)} for shape in ((62,), (1, 62), (2, 61), (2, 74), ())),
+    *({"digit": 3, "category": 3}, {"n": 2, "c2": torch.tensor([0.0, NAN])}),
+]
+GAN_MLP = [
+    *({"n": n} for n in (0, -1, 2.0, "2", None)),
+    *({"n": 2, "noise": torch.zeros(shape)} for shape in ((100,), (1, 100), (2, 99), ())),
+    {"noise": torch.full((1, 100), INF)},
+]
+HIDDEN = [*(torch.zeros(shape) for shape in ((3, 21), (20,), (1, 2, 20))), torch.full((1, 20), NAN)]
+REFUSED = [
+    *(("infogan", "generate", given) for given in INFOGAN),
+    *(("gan_mlp", "generate", given) for given in GAN_MLP),
+    *((script, "encode", {"x": x}) for script in ("infogan", "autoencoder") for x in IMAGES),
+    *(("autoencoder", "decode", {"hidden": hidden}) for hidden in HIDDEN),
+]
+
+
+@pytest.mark.parametrize(("script", "method", "given"), REFUSED, ids=short)
+def test_a_model_refuses_what_would_silently_give_a_wrong_result(untrained, script, method, given):
+    named = "images|grey values" if method == "encode" else "|".join(given)
+    with pytest.raises(ValueError, match=rf"^({named}) must|^give digit or category, not both") as refused:
+        getattr(untrained[script], method)(**given)
+    assert "\n" not in str(refused.value)
+    assert "torch.Size" not in str(refused.value)
+
+
+# Rooms ---------------------------------------------------------------------------------------------------------------
+
+BELOW = {"data": "data train", "train": "data train", "run": "data train run", "explorer": "data train run explorer"}
+BELOW = {room: rooms.split() for room, rooms in BELOW.items()} | {"look": [*BELOW, "look"]}
+
+
+def test_imports_run_one_way():
+    for path in (ROOT / "common").rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        names = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+        names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        assert not {name.partition(".")[0] for name in names} & {*SCRIPTS, "studies", "tests"}, path
+        rooms = {name.split(".")[1] for name in names if name.startswith("common.")}
+        room = path.relative_to(ROOT / "common").parts[0]
+        assert rooms <= {*BELOW.get(room, [])}, path

@@ -1,25 +1,25 @@
-"""The fully connected GAN: losses, networks, what each step moves, the averaged generator, files, loading."""
+"""The fully connected GAN: losses, networks, what each step moves, the averaged generator, warnings, loading."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 import gan_mlp
-from common import run as run_module
-from common.data import drawn
+from common.data import Dataset, render_digits
+from common.look.metrics import SHARES
 from common.look.scorer import SampleScorer
-from common.optim import descend
-from common.run import Run
-from common.streams import stream_seed
-from gan_mlp import GAN, Config, discriminator_loss, generator_loss
-from tests.helpers import FLOAT32, Heard, make_quick, moved, parameter_names, tensors
+from common.run import run as run_module
+from common.train.optim import ema_decay
+from gan_mlp import GAN, Config, discriminator_loss, generator_loss, random_shift
+from tests.helpers import FLOAT32, Heard, moved, parameter_names, tensors
 
 SMALL = Config(widths_g=(32, 48), widths_d=(48, 32), dataset="drawn", device="cpu", epochs=2, batch_size=64)
-REALS = torch.rand(16, 1, 28, 28)
+REAL = torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 ZERO, SURE = torch.zeros(8, 1), torch.full((8, 1), 30.0)
 KNOWN = {
     "D that knows nothing": (lambda: discriminator_loss(ZERO, ZERO), 2 * math.log(2)),
@@ -32,14 +32,36 @@ KNOWN = {
 }
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def untrained(**fields: object) -> GAN:
+    torch.manual_seed(0)
+    return GAN(dataclasses.replace(SMALL, **fields))
+
+
+def update(model: GAN, decay: float = 0.9) -> dict[str, Tensor]:
+    return gan_mlp.update(model, gan_mlp.make_optimizers(model), REAL, seeded(), FLOAT32, decay)
+
+
+@pytest.fixture
+def train(monkeypatch, out, tiny) -> Callable[..., GAN]:
+    """Calls `main` on these images, without pictures and scores; returns the model."""
+    for name in ("save_reals", "save_epoch", "SampleScorer"):
+        monkeypatch.setattr(gan_mlp, name, lambda *_: None)
+    monkeypatch.setattr(gan_mlp, "report", lambda run, model, *_: model)
+
+    def train(data: Dataset = tiny, config: Config = SMALL) -> GAN:
+        monkeypatch.setattr(run_module, "load_dataset", lambda *_: data)
+        return gan_mlp.main(dataclasses.replace(config, out=out))
+
+    return train
+
+
 @pytest.mark.parametrize(("loss", "expected"), KNOWN.values(), ids=KNOWN)
 def test_losses_at_known_logits(loss, expected):
     assert loss().item() == pytest.approx(expected, abs=1e-6)
-
-
-def untrained(config: Config = SMALL) -> GAN:
-    torch.manual_seed(stream_seed(config.seed, "weights"))
-    return GAN(config)
 
 
 def test_widths_batchnorm_and_leak_are_fields():
@@ -54,45 +76,80 @@ def test_widths_batchnorm_and_leak_are_fields():
     assert 0 <= images.min() <= images.max() <= 1
 
 
-def test_an_update_shows_both_players_the_same_shifted_images_and_moves_everything(monkeypatch):
-    model, reach, seen = untrained(), [], []
-    monkeypatch.setattr(gan_mlp, "shifted", lambda x, shift, _: reach.append(shift) or x.roll(1, dims=-1))
-    model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+@pytest.mark.parametrize("reach", [1, 3])
+def test_every_shift_up_to_the_reach_is_as_frequent_black_comes_in_and_g_learns_through_it(reach):
+    x = torch.rand(1, 1, 28, 28).expand(4000, -1, -1, -1).clone().requires_grad_()
+    shifted, padded, side = random_shift(x, reach, seeded()), nn.functional.pad(x[0, 0], (reach,) * 4), 2 * reach + 1
+    places = [padded[down : down + 28, right : right + 28] for down in range(side) for right in range(side)]
+    shares = [(shifted[:, 0] == place).flatten(1).all(dim=1).float().mean().item() for place in places]
+    assert shares == pytest.approx([1 / side**2] * side**2, rel=0.35)
+    assert sum(shares) == pytest.approx(1)
+    assert torch.equal(random_shift(x, 0, seeded()), x)
+    shifted[:, :, 5:10, 5:10].sum().backward()
+    assert x.grad.sum() == 4000 * 25
+
+
+@pytest.mark.parametrize(("still", "moving"), [("g", "discriminator."), ("d", "generator.")])
+def test_each_step_moves_its_own_network_alone(still, moving):
+    model = untrained(**{f"learning_rate_{still}": 0.0})
     before = tensors(model)
-    optimizers = gan_mlp.make_optimizers(model)
-    scalars = gan_mlp.update(model, optimizers, REALS, torch.Generator().manual_seed(0), FLOAT32)
-    assert (scalars.keys(), reach) == ({"loss_d", "loss_g", "d_real", "d_fake"}, [1, 1])
-    assert torch.equal(seen[0], torch.cat((REALS.roll(1, dims=-1), seen[1])))
-    assert moved(model, before) >= parameter_names(model)
+    scalars = update(model)
+    assert scalars.keys() == {"loss_d", "loss_g", "d_real", "d_fake"}
+    own = {name for name in parameter_names(model) if not name.startswith("ema.")}
+    assert moved(model, before) & own == {name for name in own if name.startswith(moving)}
+    assert all(weight.requires_grad for weight in model.discriminator.parameters())
 
 
-@pytest.mark.parametrize(("moving", "still"), [(0, "generator."), (1, "discriminator.")])
-def test_a_step_moves_its_own_network_alone(monkeypatch, moving, still):
+def test_the_average_follows_g_by_the_given_decay():
     model = untrained()
-    optimizers, before = gan_mlp.make_optimizers(model), tensors(model)
-    own = optimizers[moving]
-    monkeypatch.setattr(gan_mlp, "descend", lambda optimizer, loss: optimizer is own and descend(optimizer, loss))
-    gan_mlp.update(model, optimizers, REALS, torch.Generator().manual_seed(0), FLOAT32)
-    networks = {name for name in moved(model, before) & parameter_names(model) if not name.startswith("ema.")}
-    assert networks == {name for name in parameter_names(model) if not name.startswith(("ema.", still))}
-    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == networks
-    assert all(weight.requires_grad for weight in model.parameters())
+    before = tensors(model.ema)
+    update(model, decay=0.25)
+    for name, weight in model.generator.named_parameters():
+        expected = 0.25 * before[name] + 0.75 * weight
+        torch.testing.assert_close(model.ema.get_parameter(name), expected, msg=name)
+    assert all(weight.grad is None for weight in model.ema.parameters())
 
 
-def test_batchnorm_of_the_average_has_statistics_of_what_its_layers_really_get():
-    model = untrained()
-    model.ema.network.layers[0].weight.data *= 7
-    gan_mlp.refresh_batchnorm(model, torch.Generator().manual_seed(0))
-    out = model.ema.eval().network.layers[:2](torch.randn(20_000, SMALL.noise_size))
-    assert max(out.mean(dim=0).abs().max(), (out.std(dim=0) - 1).abs().max()) < 0.06
+def test_after_a_run_the_batchnorm_of_the_average_fits_what_its_layers_get(train):
+    """The average is still near the initial weights, which the generator has long left."""
+    config = dataclasses.replace(SMALL, learning_rate_g=0.1, average=0.99999, epochs=4)
+    layers = train(config=config).ema.eval().layers
+    out = torch.randn(20_000, SMALL.noise_size, generator=seeded())
+    for linear, norm, relu in (layers[:3], layers[3:6]):
+        out = linear(out)
+        assert (norm.running_mean - out.mean(dim=0)).abs().max() < 0.05 * out.std()
+        torch.testing.assert_close(norm.running_var, out.var(dim=0), rtol=0.1, atol=0)
+        out = relu(norm(out)).detach()
 
 
-def test_load_draws_by_the_average(tiny, out, monkeypatch):
-    make_quick(monkeypatch, tiny)
-    run, trained = Run(dataclasses.replace(SMALL, out=out)), untrained()
-    gan_mlp.update(trained, gan_mlp.make_optimizers(trained), REALS, torch.Generator().manual_seed(0), FLOAT32)
-    run.restore(model=trained)  # writes it, as that of a new run
-    model = gan_mlp.load(run.folder)
+def test_the_decay_of_the_average_rises_with_the_updates_and_a_collapse_is_warned_of_while_training(
+    train, monkeypatch, capsys
+):
+    class OneClass:
+        train_shares = torch.full((10,), 0.1)
+
+        def __init__(self, *_: object):
+            self.epoch = 0
+
+        def __call__(self, images: Tensor) -> dict[str, float]:
+            self.epoch += 1
+            return dict(zip(SHARES, [0.9] + [0.1 / 9] * 9 if self.epoch > 1 else [0.1] * 10, strict=True))
+
+    decays = []
+    scalars = dict.fromkeys(("loss_d", "loss_g", "d_real", "d_fake"), torch.tensor(0.5))
+    monkeypatch.setattr(gan_mlp, "update", lambda *given: decays.append(given[-1]) or scalars)
+    monkeypatch.setattr(gan_mlp, "SampleScorer", OneClass)
+    train(config=dataclasses.replace(SMALL, epochs=3, average=0.3))
+    assert capsys.readouterr().err == ""
+    train(config=dataclasses.replace(SMALL, epochs=5))
+    assert capsys.readouterr().err == "WARNING: collapsed: most of the samples are of one class for 3 epochs\n"
+    assert decays == [ema_decay(0.3, n) for n in range(6)] + [ema_decay(SMALL.average, n) for n in range(10)]
+    assert decays[0] < decays[3] == decays[5] == 0.3
+
+
+def test_load_generates_from_the_average(train, out):
+    trained = train()
+    model = gan_mlp.load(out / "gan_mlp" / "run-001")
     noise, before, images = torch.randn(2, 100), tensors(model), model.generate(5, seed=3)
     assert moved(model, tensors(trained)) == set()
     assert (images.shape, images.dtype, model.generate().shape) == ((5, 1, 28, 28), torch.float32, (1, 1, 28, 28))
@@ -105,15 +162,11 @@ def test_load_draws_by_the_average(tiny, out, monkeypatch):
 
 
 @pytest.mark.slow
-def test_half_a_minute_of_training_draws_every_digit(out, tmp_path, monkeypatch):
+def test_half_a_minute_of_training_generates_every_digit(train, tmp_path):
     """8 epochs reach 40 to 52 floors (seeds 0 to 2, both precisions). A G that does not learn stays above 1,000, and
     digits are missing."""
-    data = drawn(train=12_000, test=2_000)
-    monkeypatch.setattr(run_module, "load_dataset", lambda *_: data)
-    monkeypatch.setattr(gan_mlp, "SampleScorer", lambda *_: None)  # samples are judged after the last epoch alone
-    monkeypatch.setattr(gan_mlp, "draw_epoch", lambda *_: None)
-    monkeypatch.setattr(gan_mlp, "report", lambda run, model, *_: model)
-    model = gan_mlp.main(Config(epochs=8, batch_size=32, device="cpu", out=out))
+    data = render_digits(train=12_000, test=2_000)
+    model = train(data, Config(epochs=8, batch_size=32, device="cpu"))
     some = {name: getattr(data, name)[:4_000] for name in ("train_images", "train_labels")}
     scorer = SampleScorer(dataclasses.replace(data, **some), tmp_path, Heard())
     report = scorer.summary(scorer(model.generate(2_000, seed=0)))

@@ -1,60 +1,58 @@
-"""InfoGAN: known losses, what each step moves, what a run writes and goes on from, images from codes and back."""
+"""InfoGAN: known losses, what an update moves, what a run trains and goes on from, what the codes do and show."""
 
-import contextlib
 import copy
 import dataclasses
-import io
 import json
 import math
-import os
 import pickle
 import shutil
-import sys
+from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.distributions import Normal
 
 import infogan
-from common import guide, init
-from common.cli import parse
-from common.data import drawn
-from common.look import codes, figures, metrics, plots
-from common.optim import descend
-from common.streams import stream, stream_seed
-from infogan import Coded, Config, Discriminator, Generator, InfoGAN, draw_latent
-from tests.helpers import (
-    FLOAT32,
-    make_quick,
-    moved,
-    parameter_names,
-    rows_without_time,
-    same_content,
-    tensors,
-)
+from common.data import DIGITS, Dataset, render_digits, to_float
+from common.look import figures, metrics, plots
+from common.look import infogan as look
+from common.run import run as run_module
+from common.run.cli import parse
+from common.train import guide
+from common.train.optim import ema_decay
+from common.train.random import sampling_generator
+from infogan import Config, Discriminator, Generator, InfoGAN
+from tests.helpers import CPU, FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
 
 LN_10, LN_2 = math.log(10), math.log(2)
+PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category; not its own inverse
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def untrained(config: Config) -> InfoGAN:
-    """The model as `main` has it before the first update."""
-    torch.manual_seed(stream_seed(config.seed, "weights"))
-    return InfoGAN(config)
-
-
 # Losses -----------------------------------------------------------------------------------------------------------
 
 FAKE, UNSURE, REAL = (torch.tensor([[0.0, gap]]).repeat(7, 1) for gap in (-80.0, 0.0, 80.0))
-TEN, NOTHING = torch.arange(10), [LN_2, LN_2]  # what c2 and c3 cost where nothing is known of them
+UNIFORM, CERTAIN = torch.full((10, 10), 300.0), 100 * torch.eye(10)
+
+
+def bound(logits: Tensor, gains: tuple[float, float], weight: float = 1.0) -> Tensor:
+    """L_I of ten images, one of each category, whose c2 and c3 are known by so many nats."""
+    codes = torch.rand(10, 2, generator=seeded())
+    log_variance = 2 * (LN_2 - torch.tensor(gains)) - math.log(2 * math.pi)
+    q = infogan.Posterior(logits, codes, log_variance.expand(10, 2))
+    return infogan.information(q, torch.arange(10), codes, weight)[0]
+
+
 KNOWN = {
     "D that knows nothing": (lambda: infogan.discriminator_loss(UNSURE, UNSURE[:5]), 2 * LN_2),
     "D that knows all": (lambda: infogan.discriminator_loss(REAL, FAKE[:5]), 0),
@@ -63,25 +61,27 @@ KNOWN = {
     "G taken for real": (lambda: infogan.generator_loss(REAL), 0),
     "G seen through": (lambda: infogan.generator_loss(FAKE), 80),
     "its slope, which does not saturate": (lambda: jacobian(infogan.generator_loss, FAKE).abs().sum(), 2),
-    "a uniform Q": (lambda: infogan.categorical_nll(torch.zeros(10, 10), TEN), LN_10),
-    "a uniform Q, shifted": (lambda: infogan.categorical_nll(torch.full((10, 10), 300.0), TEN), LN_10),
-    "a Q that knows c1": (lambda: infogan.categorical_nll(100 * torch.eye(10), TEN), 0),
-    "no information": (lambda: information(LN_10, NOTHING, 1.0), 0),
-    "all of c1": (lambda: information(0.0, NOTHING, 1.0), LN_10),
-    "some of c2 and c3": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 1.0), 0.75),
-    "weighed down": (lambda: information(LN_10, [LN_2 - 0.5, LN_2 - 0.25], 0.1), 0.075),
-    "weighed by nothing": (lambda: information(0.0, [9.0, -9.0], 0.0), LN_10),
+    "no information": (lambda: bound(UNIFORM, (0, 0)), 0),
+    "all of c1": (lambda: bound(CERTAIN, (0, 0)), LN_10),
+    "some of c2 and c3": (lambda: bound(UNIFORM, (0.5, 0.25)), 0.75),
+    "weighed down": (lambda: bound(UNIFORM, (0.5, 0.25), weight=0.1), 0.075),
+    "weighed by nothing": (lambda: bound(CERTAIN, (-9, 3), weight=0.0), LN_10),
     "the prior alone of c2": (lambda: torch.tensor(metrics.gaussian_information(1 / 3)), -0.176485),
+    "a code that is known": (lambda: torch.tensor(metrics.gaussian_information(0.0)), 13.089719),
 }
-
-
-def information(c1_nll: float, continuous_nll: list[float], weight: float) -> torch.Tensor:
-    return infogan.information(torch.tensor(c1_nll), torch.tensor(continuous_nll), weight)
 
 
 @pytest.mark.parametrize(("loss", "expected"), KNOWN.values(), ids=KNOWN)
 def test_losses_and_information_at_known_values(loss, expected):
-    assert (loss().shape, loss().item()) == ((), pytest.approx(expected, abs=1e-6))
+    assert (loss().shape, loss().item()) == ((), pytest.approx(expected, abs=1e-5))
+
+
+def test_the_logged_errors_are_those_of_c2_and_of_c3():
+    values = torch.zeros(10, 2)
+    q = infogan.Posterior(UNIFORM, values + torch.tensor([0.5, 2.0]), values)
+    _, scalars = infogan.information(q, torch.arange(10), values, 0.3)
+    found = {name: value.item() for name, value in scalars.items()}
+    assert found == pytest.approx({"c1_nll": LN_10, "c2_error": 0.25, "c3_error": 4.0})
 
 
 def test_gaussian_nll_is_that_of_torch_distributions():
@@ -91,45 +91,27 @@ def test_gaussian_nll_is_that_of_torch_distributions():
         torch.testing.assert_close(infogan.gaussian_nll(mean, width, value), expected)
 
 
-@pytest.mark.parametrize("squared_error", [1e-3, 0.05, 1 / 3, 1.0])
-def test_gaussian_information_is_that_of_the_best_normal(squared_error):
-    sigma, best = squared_error**0.5, metrics.gaussian_information(squared_error)
-    errors = torch.tensor([-sigma, sigma], dtype=torch.float64)
-    exact, *others = (LN_2 + Normal(0.0, k * sigma).log_prob(errors).mean().item() for k in (1, 0.5, 0.95, 1.05, 2))
-    assert best == pytest.approx(exact)
-    assert max(others) < best < metrics.gaussian_information(0.0) < math.inf
-
-
 # Networks ---------------------------------------------------------------------------------------------------------
 
 
-def sizes(*parts: nn.Module) -> list[int]:
-    return [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+@pytest.mark.parametrize(("learn_variance", "outputs"), [(False, 12), (True, 14)])
+def test_networks_are_those_of_the_appendix(learn_variance, outputs):
+    def sizes(*parts: nn.Module) -> list[int]:
+        return [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
 
-
-def test_generator_goes_from_noise_and_codes_through_7_and_14_pixels():
-    shapes, network = [], Generator(5)
-    for layer in (network.dense[0], network.dense[3], network.upsample[0], network.upsample[3]):
-        layer.register_forward_hook(lambda module, _, out: shapes.append(tuple(out.shape)))
-    images = network(draw_latent(3, 5, seeded()).joined())
-    assert shapes == [(3, 1024), (3, 7 * 7 * 128), (3, 64, 14, 14), (3, 1, 28, 28)]
-    assert (images.shape, images.dtype, 0 <= images.min() < images.max() <= 1) == (shapes[3], torch.float32, True)
+    g, d = Generator(5), Discriminator(learn_variance)
     # The last layer alone has a bias; before a BatchNorm one would do nothing.
     dense = (5 + 10 + 2) * 1024 + 2 * 1024 + 1024 * 6272 + 2 * 6272
-    assert sizes(network.dense, network.upsample) == [dense, 128 * 64 * 16 + 2 * 64 + 64 * 16 + 1]
-
-
-@pytest.mark.parametrize(("learn_variance", "outputs"), [(False, 12), (True, 14)])
-def test_discriminator_and_posterior_share_1024_features(learn_variance, outputs):
-    network, x = Discriminator(learn_variance), torch.rand(5, 1, 28, 28)
-    features, q = network.features(x), network.posterior(network.features(x))
-    read = [network.convolutions(x), features, network.real_or_fake(features), *q]
-    assert [tuple(part.shape) for part in read] == [(5, 128, 7, 7), (5, 1024), (5, 2), (5, 10), (5, 2), (5, 2)]
-    assert [module.negative_slope for module in network.modules() if isinstance(module, nn.LeakyReLU)] == [0.1] * 4
+    assert sizes(g.dense, g.upsample) == [dense, 128 * 64 * 16 + 2 * 64 + 64 * 16 + 1]
     expected = [64 * 16 + 64 + 64 * 128 * 16 + 2 * 128, 6272 * 1024 + 2 * 1024, 1024 * 2 + 2]
     expected.append(1024 * 128 + 2 * 128 + 128 * outputs + outputs)
-    assert sizes(network.convolutions, network.dense, network.head_d, network.head_q) == expected
-    assert sizes(network) == [sum(expected)]
+    assert (sizes(d.convolutions, d.dense, d.head_d, d.head_q), sizes(d)) == (expected, [sum(expected)])
+    assert {layer.negative_slope for layer in d.modules() if isinstance(layer, nn.LeakyReLU)} == {0.1}
+    x = g(torch.randn(3, 17))
+    assert (x.shape, x.dtype, 0 <= x.min() < x.max() <= 1) == ((3, 1, 28, 28), torch.float32, True)
+    features = d.features(x)
+    found = [d.convolutions(x), features, d.real_or_fake(features), *d.posterior(features)]
+    assert [tuple(part.shape) for part in found] == [(3, 128, 7, 7), (3, 1024), (3, 2), (3, 10), (3, 2), (3, 2)]
 
 
 @pytest.mark.parametrize(("raw", "expected"), [(None, 0.0), (-1000.0, -6.0), (-6.0, -6 + LN_2), (9.0, 9.0)])
@@ -142,8 +124,8 @@ def test_posterior_has_columns_for_each_part_and_a_soft_floor_of_the_variance(ra
     torch.testing.assert_close(q.log_variance, torch.full((3, 2), expected))
 
 
-def test_latent_comes_from_the_prior_as_noise_then_one_hot_then_continuous():
-    noise, category, continuous = latent = draw_latent(20_000, 3, seeded())
+def test_latents_come_from_the_prior_and_join_as_noise_then_one_hot_then_continuous():
+    noise, category, continuous = latent = InfoGAN(Config(noise_size=3)).sample_latent(20_000, seeded())
     assert torch.equal(latent.joined(), torch.cat((noise, torch.eye(10)[category], continuous), dim=1))
     assert max(noise.mean(dim=0).abs().max(), noise.std(dim=0).sub(1).abs().max()) < 0.03
     assert torch.bincount(category, minlength=10).div(20_000).sub(0.1).abs().max() < 0.01
@@ -151,146 +133,79 @@ def test_latent_comes_from_the_prior_as_noise_then_one_hot_then_continuous():
     assert max(continuous.mean(dim=0).abs().max(), continuous.var(dim=0).sub(1 / 3).abs().max()) < 0.02
 
 
-def test_first_weights_are_normal_0_002_and_gains_normal_1_002_and_the_average_begins_with_them():
-    model = untrained(Config(learn_variance=True))
-    for name, layer in model.named_modules():
-        if isinstance(getattr(layer, "weight", None), nn.Parameter):
-            found = layer.weight.mean().item(), layer.weight.std().item()
-            expected = 1.0 if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) else 0.0, 0.02
-            assert found == pytest.approx(expected, abs=5 * 0.02 / layer.weight.numel() ** 0.5), name
-            assert layer.bias is None or layer.bias.eq(0).all(), name
-    assert moved(model.ema.network, tensors(model.generator)) == set()
-
-
-UNKNOWN = [nn.PReLU(), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.Embedding(10, 4), nn.GRU(4, 4), nn.Conv1d(1, 1, 3)]
-UNKNOWN += [nn.MultiheadAttention(4, 2), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))]
-
-
-@pytest.mark.parametrize("layer", UNKNOWN, ids=lambda layer: type(layer).__name__)
-@pytest.mark.parametrize("recipe", [init.dcgan_, init.fan_in_uniform_, lambda network: init.gaussian_(network, 0.01)])
-def test_init_refuses_a_layer_it_has_no_recipe_for_and_skips_those_without_parameters(recipe, layer):
-    recipe(nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4, affine=False), nn.ReLU()))
-    with pytest.raises(TypeError, match="no initialisation"):
-        recipe(nn.Sequential(nn.Linear(4, 4), layer))
-
-
-# What a step moves ------------------------------------------------------------------------------------------------
+# Updates ----------------------------------------------------------------------------------------------------------
 
 BATCH = 16
-READ = torch.arange(BATCH) % 10, torch.linspace(-0.9, 0.9, 2 * BATCH).view(2, BATCH).T  # as the guide reads reals
-NEVER_AVERAGED = {f"{norm}.num_batches_tracked" for norm in ("dense.1", "dense.4", "upsample.1")}
-COUNTED = "discriminator.head_q.1.num_batches_tracked"
-GUIDED = {"guide_c1_nll", "guide_c2_error", "guide_c3_error"}
+PSEUDO_LABELS = torch.arange(BATCH) % 10, torch.linspace(-0.9, 0.9, 2 * BATCH).view(2, BATCH).T
+LOGGED = {"loss_d", "loss_g", "d_real", "d_fake", "c1_nll", "c2_error", "c3_error"}
 
 
 class Trial:
-    """A model with its optimisers and one batch, the same at every call."""
+    """A model, its optimisers and one batch, the same at every call. With a learning rate of 0 a network is still."""
 
-    def __init__(self, read: tuple = (), **fields: object):
+    def __init__(self, **fields: object):
         torch.manual_seed(0)
-        self.model = InfoGAN(Config(**{"learning_rate_d": 1e-3} | fields))
-        self.optimizers, self.latent = infogan.make_optimizers(self.model), draw_latent(BATCH, 62, seeded(1))
-        self.real = Coded(torch.rand(BATCH, 1, 28, 28), *read)
+        self.model = InfoGAN(Config(**fields))
+        self.optimizers = infogan.make_optimizers(self.model)
 
-    def fake(self) -> Coded:
-        return Coded(self.model.generator(self.latent.joined()), self.latent.category, self.latent.continuous)
-
-    def d(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
-        loss, scalars = infogan.discriminator_objective(self.model, self.real, fake or self.fake())
-        descend(self.optimizers[0], loss)
-        return scalars
-
-    def g(self, fake: Coded | None = None) -> dict[str, torch.Tensor]:
-        loss, scalars = infogan.generator_objective(self.model, fake or self.fake())
-        descend(self.optimizers[1], loss)
-        return scalars
+    def update(self, pseudo_labels: tuple | None = None, decay: float = 0.9) -> dict[str, Tensor]:
+        real = torch.rand(BATCH, 1, 28, 28, generator=seeded(1))
+        return infogan.update(self.model, self.optimizers, real, pseudo_labels, seeded(2), FLOAT32, decay)
 
 
-MODES = [((), {}), (READ, {}), (READ, {"learn_variance": True}), ((), {"info_weight": 0.0})]
+MODES = [(None, {}), (PSEUDO_LABELS, {"learn_variance": True}), (None, {"info_weight": 0.0})]
+STEPS = [*(("discriminator", {"learning_rate_g": 0.0} | fields, labels) for labels, fields in MODES)]
+STEPS.append(("generator", {"learning_rate_d": 0.0}, None))
 
 
-@pytest.mark.parametrize(("read", "fields"), MODES)
-def test_discriminator_step_moves_the_trunk_and_both_heads_and_nothing_else(read, fields):
-    trial = Trial(read, **fields)
-    fake, before = trial.fake(), tensors(trial.model)
-    numbers = trial.d(fake)
-    assert moved(trial.model, before) == {name for name in before if name.startswith("discriminator.")}
-    assert all(weight.grad is None for weight in trial.model.generator.parameters())
-    expected = {"loss_d", "d_real", "d_fake", "c1_nll", "c2_error", "c3_error"}
-    assert numbers.keys() == (expected | GUIDED if read else expected)
-    assert all(value.shape == () and value.isfinite() for value in numbers.values())
+@pytest.mark.parametrize(("network", "fields", "pseudo_labels"), STEPS)
+def test_each_step_moves_its_own_network_alone(network, fields, pseudo_labels):
+    trial = Trial(**fields)
+    before, d = tensors(trial.model), trial.model.discriminator
+    scalars = trial.update(pseudo_labels)
+    own = {name for name in parameter_names(trial.model) if not name.startswith("ema.")}
+    assert moved(trial.model, before) & own == {name for name in own if name.startswith(network)}
+    assert all(weight.requires_grad for weight in d.parameters())
+    # Real and generated images pass D's norms separately, and in G's step without a trace.
+    assert (d.dense[1].num_batches_tracked, d.head_q[1].num_batches_tracked) == (2, 2 if pseudo_labels else 1)
+    assert scalars.keys() == LOGGED | (
+        {f"guide_{name}" for name in LOGGED if name[0] == "c"} if pseudo_labels else set()
+    )
+    assert all(value.shape == () and value.isfinite() for value in scalars.values())
 
 
-def test_generator_step_moves_the_generator_and_nothing_else_judged_by_statistics_of_its_own_batch():
-    trial, normed = Trial(), []
-    fake, before, d = trial.fake(), tensors(trial.model), trial.model.discriminator
-    d.dense[1].register_forward_hook(lambda module, inputs, out: normed.append(out.detach()))
-    assert trial.g(fake).keys() == {"loss_g"}
-    assert moved(trial.model, before) == {f"generator.{name}" for name in parameter_names(trial.model.generator)}
-    assert all(weight.grad is None and weight.requires_grad for weight in d.parameters())
-    trial.d()
-    assert [len(out) for out in normed] == [BATCH] * 3  # reals and fakes pass the norms separately
-    assert max(out.mean(dim=0).abs().max() for out in normed) < 1e-5
-    assert d.dense[1].num_batches_tracked.item() == 2
+WEIGHTS = [(network, name, None, 1.0) for network in ("discriminator", "generator") for name in ("info", "continuous")]
+WEIGHTS += [("discriminator", name, PSEUDO_LABELS, 1e-6) for name in ("guide", "continuous")]
 
 
-WEIGHTS = [(Trial.d, "discriminator", (), "info_weight"), (Trial.g, "generator", (), "info_weight")]
-WEIGHTS += [(step, network, (), "continuous_weight") for step, network, *_ in WEIGHTS]
-WEIGHTS += [(Trial.d, "discriminator", READ, "guide_weight")]
-
-
-@pytest.mark.parametrize(("step", "network", "read", "name"), WEIGHTS)
-def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(step, read, name, network):
+@pytest.mark.parametrize(("network", "name", "labels", "info_weight"), WEIGHTS)
+def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(network, name, labels, info_weight):
+    """With pseudo-labels it is that of real images alone, since the other hardly counts."""
     slopes = []
     for weight in (0.0, 1.0, 2.0):
-        trial = Trial(read, **{name: weight})
-        step(trial)
+        trial = Trial(**{"learning_rate_d": 0.0, "info_weight": info_weight, f"{name}_weight": weight})
+        trial.update(labels)
         slopes.append(getattr(trial.model, network).dense[0].weight.grad)
     first, second = (b - a for a, b in pairwise(slopes))
     assert first.abs().max() > 1e-4
     torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("read", "weight", "names"), [(READ, 1e-6, GUIDED), ((), 0.0, {"c1_nll"})], ids=["of reals", "of a plain GAN"]
-)
-def test_q_learns_to_read_the_codes(read, weight, names):
-    """Those of reals with hardly any information on generated images, which Q could learn from as well."""
-    trial = Trial(read, info_weight=weight)
-    seen = [trial.d() for _ in range(25)]
-    assert [name for name in names if seen[-1][name] > 0.5 * seen[0][name]] == []
-
-
-def test_plain_gan_updates_generator_trunk_and_d_whatever_q_is():
+def test_a_plain_gan_is_the_same_whatever_q_is():
     usual, other = Trial(info_weight=0.0), Trial(info_weight=0.0)
     for parameter in other.model.discriminator.head_q.parameters():
         parameter.data += torch.randn(parameter.shape, generator=seeded(9))
-    for trial in (usual, other):
-        trial.d()
-        trial.g()
-    differ = moved(other.model, tensors(usual.model))
-    assert differ == {name for name in tensors(usual.model) if name.startswith("discriminator.head_q.")} - {COUNTED}
+    nlls = [[trial.update()["c1_nll"] for _ in range(3)] for trial in (usual, other)]
+    assert nlls[0][-1] < nlls[0][0]  # Q learns all the same
+    assert {name[:20] for name in moved(other.model, tensors(usual.model))} == {"discriminator.head_q"}
 
 
-def test_an_update_moves_g_and_then_mixes_it_into_the_average():
-    trial = Trial(READ, average=0.0)
-    before = tensors(trial.model.generator)
-    infogan.update(trial.model, trial.optimizers, trial.real, seeded(), FLOAT32)
-    assert moved(trial.model.generator, before) == set(before)
-    assert moved(trial.model.ema.network, tensors(trial.model.generator)) == NEVER_AVERAGED
-
-
-def test_pictures_and_measurements_move_nothing_and_restore_the_mode(monkeypatch, tiny):
-    monkeypatch.setattr(codes, "PER_CATEGORY", 2)
-    model, latent = untrained(Config()), draw_latent(20, 62, seeded())
-    before = tensors(model)
-    codes.sheets(model, latent.noise, latent.continuous)
-    codes.measure(model, latent.noise, latent.continuous)
-    codes.contingencies(model, tiny)
-    assert moved(model, before) == set()
-    assert all(module.training for module in model.modules())
-    model.generator(latent.joined())
-    assert moved(model, before) == {f"generator.{name}" for name, _ in model.generator.named_buffers()}
+def test_the_average_follows_g_by_the_given_decay():
+    trial = Trial()
+    before = tensors(trial.model.ema)
+    trial.update(decay=0.25)
+    for name, weight in trial.model.generator.named_parameters():
+        torch.testing.assert_close(trial.model.ema.get_parameter(name), 0.25 * before[name] + 0.75 * weight, msg=name)
 
 
 # Runs -------------------------------------------------------------------------------------------------------------
@@ -309,66 +224,35 @@ def tiny_config(out: Path, **fields: object) -> Config:
 
 
 @pytest.fixture
-def undrawn(monkeypatch, on_tiny):
-    """Runs draw no picture, and `main` returns their folder."""
-    monkeypatch.setattr(figures, "draw_reals", lambda *_: None)
-    monkeypatch.setattr(infogan, "draw_epoch", lambda *_: None)
+def without_pictures(monkeypatch, on_tiny):
+    """Runs save no picture, and `main` returns their folder."""
+    for name in ("save_reals", "save_epoch"):
+        monkeypatch.setattr(infogan, name, lambda *_: None)
     monkeypatch.setattr(infogan, "report", lambda run, *_: run.folder)
 
 
 @pytest.fixture(scope="module")
-def notebook(tmp_path_factory, tiny):
-    """What a run called from Python, as in a notebook, returned and said; and its folder."""
-    out, said, bar = tmp_path_factory.mktemp("notebook") / "outputs", io.StringIO(), io.StringIO()
+def whole(tmp_path_factory, tiny) -> Iterator[Path]:
+    """The folder of a run that was never stopped, with pictures."""
+    out = tmp_path_factory.mktemp("whole") / "outputs"
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch, tiny)
-        patch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
-        with contextlib.redirect_stderr(bar), contextlib.redirect_stdout(said):
-            report = infogan.main(tiny_config(out))
-    yield report, said.getvalue(), bar.getvalue(), out / "infogan" / "run-001"
+        yield Path(infogan.main(tiny_config(out))["folder"])
     shutil.rmtree(out)
 
 
-@pytest.fixture
-def whole(notebook) -> Path:
-    """The folder of a run that was never stopped."""
-    return notebook[-1]
-
-
-@pytest.fixture
-def finished(whole, out) -> Path:
-    """A copy of it. Links will do: a run replaces its files and never writes into them."""
-    return shutil.copytree(whole, out / "infogan" / "run-001", copy_function=os.link)
-
-
-def resume(folder: Path, *flags: object) -> object:
-    return infogan.main(parse(Config, ["--resume", str(folder), *map(str, flags)]))
-
-
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("times", [0, 2], ids=["never", "twice per epoch"])
-def test_how_often_pictures_are_drawn_changes_no_weight_and_quiet_says_nothing(whole, out, monkeypatch, capfd, times):
-    def draw_epoch(run: object, model: InfoGAN, latent: infogan.Latent) -> None:
-        for _ in range(times):
-            codes.sheets(model, latent.noise, latent.continuous)
-
-    monkeypatch.setattr(infogan, "draw_epoch", draw_epoch)
-    assert same_content(infogan.main(tiny_config(out, quiet=True)), whole)
-    assert capfd.readouterr() == ("", "")
-
-
 SETTINGS = [{"paper": True}, {"info_weight": 0.0, "continuous_weight": 0.0, "batch_size": 50}]
-SETTINGS += [{"learn_variance": True, "noise_size": 5}, {"guide_weight": 0.5, "average": 0.9, "decay_from": 0.0}]
+SETTINGS.append({"learn_variance": True, "noise_size": 5, "guide_weight": 0.5, "average": 0.9, "decay_from": 0.0})
 
 
 @pytest.mark.usefixtures("on_tiny")
 @pytest.mark.parametrize("fields", SETTINGS, ids=str)
-def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_read(out, monkeypatch, fields):
+def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_clustered(out, monkeypatch, fields):
     for room, save in ((figures, "save_grid"), (plots, "save_figure")):
         monkeypatch.setattr(room, save, lambda path, *_, **__: Image.new("L", (9, 9)).save(path))
     config, folder = tiny_config(out, epochs=1, **fields), out / "infogan" / "run-001"
     if not config.guided:
-        monkeypatch.setattr(guide, "read", None)
+        monkeypatch.setattr(infogan, "fit_pseudo_labels", None)
     report = infogan.main(config)
     assert {**stored(folder, "report.json"), "folder": str(folder)} == report
     assert ("guide_accuracy" in report) == ("guide_c1_nats" in rows_without_time(folder)[0]) == config.guided
@@ -376,78 +260,102 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_r
         assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
     content = stored(folder, "checkpoint.pt")
     assert len(content["guide.c1"]) == (128 if config.guided else 0)
-    ema, last = (content[f"model.{network}.dense.0.weight"] for network in ("ema.network", "generator"))
+    ema, last = (content[f"model.{network}.dense.0.weight"] for network in ("ema", "generator"))
     assert torch.equal(ema, last) == (config.average == 0)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_step_sizes_fall_to_2_percent(out, monkeypatch):
-    rates, update = [], infogan.update
+@pytest.mark.usefixtures("without_pictures")
+def test_learning_rates_fall_the_decay_rises_and_a_failed_guide_and_a_collapse_are_warned_of(out, monkeypatch, capfd):
+    rates, decays = [], []
 
-    def noted(model, optimizers, *rest):
-        rates.extend(optimizer.param_groups[0]["lr"].item() for optimizer in optimizers)
-        return update(model, optimizers, *rest)
+    def update(model: InfoGAN, optimizers: tuple, *rest: object) -> dict[str, Tensor]:
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+        decays.append(rest[-1])
+        return {name: torch.tensor(0.999 if name == "d_real" else 0.001) for name in LOGGED}
 
-    monkeypatch.setattr(infogan, "update", noted)
+    monkeypatch.setattr(infogan, "update", update)
     infogan.main(tiny_config(out, decay_from=0.5, guide_weight=0.0))
-    assert rates == pytest.approx([8e-4, 1e-3] * 3 + [0.51 * 8e-4, 0.51 * 1e-3])
+    assert rates == [pytest.approx([8e-4 * factor, 1e-3 * factor]) for factor in (1, 1, 1, 0.51)]
+    assert (decays, capfd.readouterr().err) == ([ema_decay(0.999, n) for n in range(4)], "")
+    of_one_category = guide.PseudoLabels(128, CPU).state_dict() | {"c1": torch.zeros(128).byte()}
+    monkeypatch.setattr(infogan, "fit_pseudo_labels", lambda *_: of_one_category)
+    infogan.main(tiny_config(out, epochs=4, batch_size=128))
+    failed = "the guide failed: its smallest category has 0.0% of the images"
+    collapsed = "collapsed: D(x) and D(G(z)) at their stops for 3 epochs"
+    assert capfd.readouterr().err == f"WARNING: {failed}\nWARNING: {failed}; {collapsed}\n"
 
 
-@pytest.mark.usefixtures("undrawn")
+def test_the_row_has_each_code_in_its_column_and_the_map_is_fitted_on_training_labels():
+    named = torch.eye(10)[PERMUTED].numpy()  # each category is the digit of PERMUTED
+    tables = look.Tables(train=9 * named, test=3 * np.roll(named, 1, axis=0) + named)  # whose best map is another
+    means = {name: 0.25 for name in LOGGED} | {"c1_nll": 0.5, "c2_error": 0.01, "c3_error": 0.02}
+    means |= {"guide_c1_nll": 1.0, "guide_c2_error": 0.03, "guide_c3_error": 0.04}
+    model = SimpleNamespace(digit_of_category=torch.arange(10))
+    row = infogan.measure(SimpleNamespace(means=lambda: means), model, tables)
+    expected = {"info_c1_nats": LN_10 - 0.5, "guide_c1_nats": LN_10 - 1, "accuracy": 0.25}
+    expected |= dict.fromkeys(("loss_d", "loss_g", "d_real", "d_fake"), 0.25)
+    for column, error in {"info_c2": 0.01, "info_c3": 0.02, "guide_c2": 0.03, "guide_c3": 0.04}.items():
+        expected[f"{column}_nats"] = metrics.gaussian_information(error)
+    assert row == pytest.approx(expected)
+    assert torch.equal(model.digit_of_category, PERMUTED)
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_no_label_reaches_training(out, tiny, whole, monkeypatch):
-    """With every label wrong, the same codes, weights, optimisers and latents come out, to the bit."""
+    """With every label wrong, the same pseudo-labels, weights, optimisers and latents come out, to the bit; and without
+    pictures."""
     wrong = {part: (getattr(tiny, part) + 3) % 10 for part in ("train_labels", "test_labels")}
     make_quick(monkeypatch, dataclasses.replace(tiny, **wrong))
     other, right = (stored(folder, "checkpoint.pt") for folder in (infogan.main(tiny_config(out)), whole))
     assert other.keys() == right.keys()
     differ = {name for name in right if not torch.equal(torch.as_tensor(other[name]), torch.as_tensor(right[name]))}
-    assert differ - {"row.accuracy"} == {"model.digit_of_category"}  # the labels were read
+    assert differ == {"model.digit_of_category"}  # the labels were there
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_more_epochs_go_on_to_the_bytes_of_a_longer_run(out):
-    """Where step sizes do not fall: otherwise those of a longer run fall later."""
-    longer, folder = (infogan.main(tiny_config(out, epochs=n, decay_from=1.0)) for n in (EPOCHS, EPOCHS - 1))
-    resume(folder, "--epochs", EPOCHS)
-    assert same_content(folder, longer)
-    assert rows_without_time(folder) == rows_without_time(longer)
-
-
-@pytest.mark.usefixtures("on_tiny")
-def test_a_call_returns_the_report_and_resuming_draws_again(notebook, finished, capfd):
-    report, said, bar, whole = notebook
-    assert ({**stored(whole, "report.json"), "folder": str(whole)}, "4/4" in bar) == (report, True)
-    assert said.startswith("infogan on drawn digits, not MNIST, epochs 1 to 2 of 2 updates on 128 images, device cpu")
-    for path in finished.iterdir():
-        if path.suffix not in (".pt", ".csv") and path.name[:9] not in ("config.js", "epoch_000", "epoch_001"):
-            path.unlink()
-    resume(finished, "--quiet")
-    assert capfd.readouterr() == ("", "")
-    assert same_content(finished, whole)
-    for path in whole.iterdir():
-        if path.suffix not in (".csv", ".pt") and path.name != "config.json":
-            assert (finished / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(("module", "function", "calls"), [(guide, "train_step", 8), (infogan, "update", 1)])
-def test_an_interrupted_run_reads_again_unless_it_has_read(monkeypatch, whole, out, module, function, calls):
-    real, left, known = getattr(module, function), iter(range(calls)), module is infogan
+def test_an_interrupted_run_clusters_again_unless_it_has_clustered(monkeypatch, whole, out, module, function, calls):
+    real, left, fitted = getattr(module, function), iter(range(calls)), module is infogan
     with monkeypatch.context() as patch:
         patch.setattr(module, function, lambda *given: (next(left), real(*given))[1])
         with pytest.raises(StopIteration):
             infogan.main(tiny_config(out))
     folder = out / "infogan" / "run-001"
-    assert stored(folder, "checkpoint.pt")["guide.c1"].eq(guide.UNREAD).unique().tolist() == [not known]
-    if known:
-        monkeypatch.setattr(guide, "read", None)
-    resume(folder)
+    assert stored(folder, "checkpoint.pt")["guide.c1"].eq(guide.UNLABELLED).unique().tolist() == [not fitted]
+    if fitted:
+        monkeypatch.setattr(infogan, "fit_pseudo_labels", None)
+    infogan.main(parse(Config, ["--resume", str(folder)]))
     assert (folder / "checkpoint.pt").read_bytes() == (whole / "checkpoint.pt").read_bytes()
 
 
-# A finished run as a model ----------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_a_minute_of_training_finds_the_digits_their_slant_and_their_thickness(out, monkeypatch):
+    """Over seeds 1 to 5, in float32: accuracy 0.91 to 0.99, c1 2.0 nats, c2 with slant 0.95 to 0.96 and with thickness
+    at most 0.17, c3 with thickness 0.82 to 0.86 and with slant at most 0.16. Without the balance weight the accuracy is
+    0.51 and 0.55 (seeds 1 and 2); without the term on slant and thickness c2 follows slant by 0.38 and c3 thickness by
+    0.32 (seed 1). Without neighbours these digits are found all the same: test_guide.py has a test of them.
+    """
+    data = render_digits(train=2_400, test=1_000)
+    monkeypatch.setattr(run_module, "load_dataset", lambda *_: data)
+    monkeypatch.setattr(infogan, "save_epoch", lambda *_: None)
+    monkeypatch.setattr(infogan, "report", lambda run, *_: run.rows[-1])
+    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "RESTARTS": 1}.items():
+        monkeypatch.setattr(guide, name, value)
+    last = infogan.main(Config(dataset="drawn", epochs=2, batch_size=64, seed=1, device="cpu", out=out))
+    assert last["info_c1_nats"] > 1.7
+    model = infogan.load(out / "infogan" / "run-001")
+    codes = model.encode(to_float(data.test_images))
+    digit = model.digit_of_category[codes.c1.argmax(dim=1)]
+    assert (digit == data.test_labels).float().mean() > 0.8
+    of_digit = [data.test_labels == label for label in range(10)]
+    for code, own, other, least in (("c2", "slant", "thickness", 0.8), ("c3", "thickness", "slant", 0.6)):
+        for factor, low, high in ((own, least, 1), (other, -0.35, 0.35)):
+            values = data.factors[factor][len(data.train_images) :]
+            within = [metrics.rank_correlation(getattr(codes, code)[rows], values[rows]) for rows in of_digit]
+            assert low < sum(within) / 10 < high, (code, factor)
 
-PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category; not its own inverse
+
+# A finished run as a model ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -462,50 +370,39 @@ def permuted(model) -> InfoGAN:
     return model
 
 
-def test_images_and_codes_have_their_shapes_types_and_ranges_and_a_seed_repeats_them(model):
+def test_images_and_codes_have_their_shapes_types_and_ranges_and_a_seed_repeats_them(model, monkeypatch):
     before, random = tensors(model), torch.get_rng_state()
     images = model.generate(37, seed=1)
     assert (images.shape, images.dtype, model.generate().shape) == ((37, 1, 28, 28), torch.float32, (1, 1, 28, 28))
     assert (0 <= images.min() < images.max() <= 1, images.requires_grad) == (True, False)
+    whole = model.encode(images.double())
     for n in (37, 1, 0):
-        found = model.encode(images[:n].double())
+        found = model.encode(images[:n])  # an image does not depend on those beside it
         assert [tuple(part.shape) for part in found] == [(n, 10), (n,), (n,)]
         assert all(part.dtype == torch.float32 and not part.requires_grad for part in found)
-        torch.testing.assert_close(found.c1.sum(dim=1), torch.ones(n))
-    assert torch.equal(model.generate(37, seed=1), images)
+        torch.testing.assert_close(tuple(found), tuple(part[:n] for part in whole), rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(infogan, "EVAL_BATCH", 2)
+    torch.testing.assert_close(model.generate(37, seed=1), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tuple(model.encode(images)), tuple(whole), rtol=1e-3, atol=1e-4)
     assert not torch.equal(model.generate(37, seed=2), images)
     assert not torch.equal(model.generate(4), model.generate(4))
     assert (moved(model, before), torch.equal(torch.get_rng_state(), random)) == (set(), True)
 
 
-def test_an_image_does_not_depend_on_those_beside_it(model, monkeypatch):
-    monkeypatch.setattr(infogan, "PIECE", 2)
-    given = {"noise": torch.randn(5, 62), "category": torch.arange(5), "c2": torch.rand(5), "c3": torch.rand(5) - 2}
-    before = copy.deepcopy(given)
-    together = model.generate(5, **given)
-    read = model.encode(together)
-    assert all(torch.equal(given[name], before[name]) for name in given)
-    for i in range(5):
-        alone = model.generate(1, **{name: value[i : i + 1] for name, value in given.items()})
-        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
-        for one, all_of_them in zip(model.encode(alone), read, strict=True):
-            torch.testing.assert_close(one[0], all_of_them[i], rtol=1e-3, atol=1e-4)
-
-
 def test_given_codes_are_for_one_or_all_images_and_leave_the_others_as_the_seed_has_them(model):
-    latent = draw_latent(3, 62, stream(5, "generate"))
+    latent = model.sample_latent(3, sampling_generator(5))
     c2, c3 = latent.continuous.unbind(dim=1)
     with torch.no_grad():
-        drawn_by_average = model.ema(latent.joined())
+        of_average = model.ema(latent.joined())
     for given in ({}, {"c2": c2}, {"category": latent.category, "c3": c3}, {"noise": latent.noise}):
-        assert torch.equal(model.generate(3, seed=5, **given), drawn_by_average)
+        assert torch.equal(model.generate(3, seed=5, **given), of_average)
     for name, value, other in (("digit", 3, 4), ("category", 3, 4), ("c2", 2, 0), ("c3", -0.5, 0.5)):
         one, each, another = ({name: given} for given in (value, torch.full((3,), value), other))
         assert torch.equal(model.generate(3, seed=1, **one), model.generate(3, seed=1, **each))
         assert not torch.equal(model.generate(3, seed=1, **one), model.generate(3, seed=1, **another))
 
 
-def test_a_digit_is_drawn_by_the_category_that_stands_for_it_and_read_as_its_probability(permuted):
+def test_a_digit_is_generated_from_the_category_that_matches_it(permuted):
     by_category = permuted.generate(10, seed=1, category=torch.arange(10))
     assert torch.equal(permuted.generate(10, seed=1, digit=PERMUTED), by_category)
     assert torch.equal(permuted.generate(2, seed=1, digit=4), permuted.generate(2, seed=1, category=2))
@@ -517,20 +414,155 @@ def test_a_digit_is_drawn_by_the_category_that_stands_for_it_and_read_as_its_pro
 
 
 def test_sheets_have_a_row_per_category_in_the_order_of_the_digits_and_move_one_code(permuted):
-    noise, _, continuous = draw_latent(10, 62, seeded())
-    found = codes.sheets(permuted, noise, continuous)
-    sweep, one = torch.linspace(-2, 2, 9), noise[codes.typical(permuted, noise)].expand(9, -1)
+    noise, _, continuous = permuted.sample_latent(10, seeded())
+    found = look.sheets(permuted, noise, continuous)
+    sweep, one = torch.linspace(-2, 2, 9), noise[look.typical(permuted, noise)].expand(9, -1)
     columns = {"c1": (noise, *continuous.T), "c2": (one, sweep, 0), "c3": (one, 0, sweep)}
     for (category, digit), (code, (z, c2, c3)) in product(enumerate(PERMUTED.tolist()), columns.items()):
         expected = permuted.generate(len(z), category=category, noise=z, c2=c2, c3=c3).squeeze(1)
         torch.testing.assert_close(found[code][digit], expected, rtol=0, atol=1e-5)
 
 
-def test_a_loaded_model_reads_what_the_run_measured(model, smoke_run):
-    data = drawn(train=512, test=256)
-    digit = model.digit_of_category[model.encode(data.test_images[:, None] / 255).c1.argmax(dim=1)]
+def test_a_loaded_model_encodes_as_the_run_measured(model, smoke_run):
+    data = render_digits(train=512, test=256)
+    digit = model.digit_of_category[model.encode(to_float(data.test_images)).c1.argmax(dim=1)]
     accuracy = (digit == data.test_labels).float().mean().item()
     assert accuracy == pytest.approx(stored(smoke_run.folder, "report.json")["accuracy"])
     assert f"dataset=drawn, epochs=2, accuracy={accuracy:.3g}, " in repr(model)
     assert "c3_thickness_rank_correlation=" in repr(pickle.loads(pickle.dumps(copy.deepcopy(model))))
     assert sorted(model.digit_of_category.tolist()) == list(range(10))
+
+
+# What the codes do, of a model that draws bars and takes the category of an image from its first pixel ---------------
+
+NUMBERS = {"c2_slant_rank_correlation": -0.684, "c2_thickness_rank_correlation": 0.1}
+NUMBERS |= {"c3_slant_rank_correlation": 0.2, "c3_thickness_rank_correlation": 0.6}
+
+
+class Bars:
+    """Upright strokes that c2 makes thick and c3 slants to the left, by as much as `lean` says for their category."""
+
+    digit_of_category = PERMUTED
+    ema = discriminator = None
+
+    def __init__(self, lean: Tensor | None = None):
+        self.lean = lean
+
+    def sample_latent(self, n: int, random: torch.Generator) -> infogan.Latent:
+        return infogan.Latent(torch.zeros(n, 62), torch.zeros(n), torch.rand(n, 2, generator=random) * 2 - 1)
+
+    def generate(self, n: int, category: Tensor, c2: Tensor, c3: Tensor, noise: Tensor) -> Tensor:
+        x, y = torch.arange(28) - 13.5, torch.arange(28)[:, None] - 13.5
+        across = x - (0.5 * c3 * self.lean[category])[:, None, None] * y
+        stroke = (2.5 + c2[:, None, None] - across.abs()).clamp(0, 1)
+        return (stroke * (y.abs() < 10))[:, None]
+
+    def encode(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(c1=torch.eye(10)[(x[:, 0, 0, 0] * 255).round().long()])
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    rows = [{"accuracy": 0.5}]
+    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=rows)
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """What the functions that write a file are called with."""
+    calls = []
+    writers = ((figures, "save_grid"), (plots, "save_figure"), (plots, "save_confusion"), (look, "save_page"))
+    for room, name in writers:
+        monkeypatch.setattr(room, name, lambda path, *call: calls.append((path.name, *call)))
+    monkeypatch.setattr(plots, "save_curves", lambda *_, **__: None)
+    return calls
+
+
+@pytest.mark.parametrize("lean", [torch.ones(10), torch.tensor([1.0, -1.0] * 5)])
+def test_each_code_is_measured_with_its_direction_and_none_if_half_of_the_digits_go_the_other_way(monkeypatch, lean):
+    monkeypatch.setattr(look, "PER_CATEGORY", 60)
+    found = look.measure_codes(Bars(lean), seeded())
+    assert found["c2_thickness_rank_correlation"] > 0.95
+    assert found["c3_slant_rank_correlation"] == pytest.approx(-lean.mean().item(), abs=0.05)
+    assert abs(found["c2_slant_rank_correlation"]) < 0.2
+    assert abs(found["c3_thickness_rank_correlation"]) < 0.2
+
+
+def test_the_typical_noise_is_the_one_whose_images_are_nearest_to_the_mean():
+    sizes = torch.tensor([[0.0], [1.0], [0.4]])
+    model = SimpleNamespace(generate=lambda n, noise, **rest: noise.view(n, 1, 1, 1).expand(n, 1, 28, 28))
+    assert look.typical(model, sizes) == 2
+
+
+def test_tables_count_what_q_predicts_for_the_first_training_images_and_the_test_images(monkeypatch):
+    monkeypatch.setattr(look, "LABELLED", 30)
+    category = torch.arange(50) % 10
+    images = category.byte()[:, None, None].expand(-1, 28, 28)
+    data = Dataset("mnist", images, (category + 1) % 10, images[:20], category[:20])
+    tables = look.contingency_tables(Bars(), data)
+    assert (tables.train == 3 * np.roll(np.eye(10), 1, axis=1)).all()
+    assert (tables.test == 2 * np.eye(10)).all()
+    assert look.contingency_tables(Bars(), dataclasses.replace(data, classes=())) is None
+
+
+def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(run, saved, monkeypatch):
+    sheets = dict.fromkeys(look.SHEETS, torch.full((10, 9, 28, 28), 0.5))
+    monkeypatch.setattr(look, "sheets", lambda *_: sheets)
+    look.save_epoch(run, Bars(), infogan.Latent(None, None, None))
+    look.save_codes(run, sheets, NUMBERS)
+    *grids, (name, figure) = saved
+    for (grid, _, title, rows, columns, keys), (code, what) in zip(grids, look.SHEETS.items(), strict=True):
+        said = f"a run, epoch 7, c1 right on 50.0% of the test images\n{what}"
+        assert (grid, title, rows) == (f"epoch_007_{code}.png", said, list(DIGITS))
+        assert [PERMUTED[category] for category in keys] == list(range(10))
+        assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
+    titles = ["c1: the category", "c2: slant", "c3: thickness"]
+    assert (name, [axes.get_title() for axes in figure.axes]) == ("codes.png", titles)
+    page = figure.axes[1].images[0].get_array()
+    assert (page.shape, set(page.ravel().tolist())) == ((300, 270), {0.5, 1})
+
+
+def test_agreement_with_labels_is_that_of_the_test_images_under_the_map_of_the_training_images(run, saved):
+    train, test = np.zeros((2, 10, 10), dtype=int)
+    train[range(10), PERMUTED] = test[range(10), PERMUTED] = 9
+    train[0, 7], test[0, 7] = 10, 8  # 7 is the majority of category 0 in training alone, but category 9's
+    found = look.compare_with_labels(run, Bars(), look.Tables(train, test))
+    assert (found["accuracy"], found["accuracy_majority_map"]) == pytest.approx((90 / 98, 89 / 98))
+    assert found["classes"] == ", ".join(DIGITS)
+    [(name, shown, _, rows, columns, _)] = saved
+    assert (name, shown.diagonal().tolist()) == ("confusion.png", [9] * 10)
+    assert (rows[0], rows[3], columns) == ("category 3 (mostly 0)", "category 0 (mostly 3)", DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rest"),
+    [(DIGITS, []), (("cat", "dog"), ["no class"] * 8), ((), [f"category {row}" for row in range(10)])],
+)
+def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(run, saved, monkeypatch, classes, rest):
+    run.data = dataclasses.replace(run.data, classes=classes)
+    monkeypatch.setattr(look, "typical", lambda *_: 3)
+    look.save_explorer(run, Bars(), NUMBERS, 0.75 if classes else None)
+    [(name, *_, about)] = saved
+    said = "; c1 names the right class for 75.0% of the test images" if classes else ""
+    assert (name, about["title"], about["subtitle"]) == ("explore.html", "a run", f"after 7 epochs{said}")
+    assert about["kind"] == ("digit" if classes == DIGITS else "class")
+    assert [name for name, _ in about["picks"]] == look.row_names(run.data) == [*classes, *rest]
+    assert [PERMUTED[category] for _, category in about["picks"]] == list(range(10))
+    assert (about["first"], len(about["noises"]), {*map(len, about["noises"])}) == (3, look.SEEDS, {62})
+    slant, thickness = about["codes"]
+    assert (slant["name"], slant["does"], slant["ends"]) == ("c2", "slant", ("leans right", "leans left"))
+    assert (thickness["name"], thickness["does"], thickness["ends"]) == ("c3", "thickness", ("thin", "thick"))
+    assert slant["note"] == "rank correlation: slant −0.68, thickness +0.10; trained on −1 to 1"
+
+
+@pytest.mark.parametrize(
+    ("slant", "thickness", "said"),
+    [(0.9, 0.1, "slant"), (-0.31, 0.4, "slant + thickness"), (0.29, -0.29, "unclear"), (0.0, -0.3, "thickness")],
+)
+def test_a_code_is_named_by_what_it_clearly_follows(slant, thickness, said):
+    numbers = {"c2_slant_rank_correlation": slant, "c2_thickness_rank_correlation": thickness}
+    assert look.meaning(numbers, "c2") == said
+    report = {**NUMBERS, **numbers, "info_c1_nats": 2.2925, "info_c1_maximum_nats": 2.3026, "drawn_as_meant": None}
+    lines = look.scorecard(report)
+    assert (list(lines), lines["L_I(c1)"]) == (["c2", "c3", "L_I(c1)"], "2.292 of 2.303 nats")
+    assert lines["c2"].startswith(f"{said} (")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.settings import ROOT
+from common.run.config import ROOT
 
 ENGLISH, JAPANESE = ROOT / "README.md", ROOT / "README.ja.md"
 PAGES = (ENGLISH, *sorted((ROOT / "docs").glob("*.md")), JAPANESE)
@@ -26,13 +26,12 @@ NOT_RUN = ("-m pip", "-m pytest", "throughput.py", "accuracy_over_time.py", "fig
 READERS = ("compare", "pictures")  # studies that train nothing
 # What Python imports in every process of the test, those that a study starts included.
 SMALL = """
-import pytest, common.data
-from common import guide
+import pytest, common.data, common.run.run
 from tests.helpers import make_quick
-small, load = common.data.drawn(train=128, test=64), common.data.load_dataset
+small, load = common.data.render_digits(train=128, test=64), common.data.load_dataset
 make_quick(pytest.MonkeyPatch(), small)
 load_or_small = lambda name, *rest: small if name in common.data.DATASETS else load(name, *rest)
-common.data.load_dataset = common.run.load_dataset = load_or_small
+common.data.load_dataset = common.run.run.load_dataset = load_or_small
 """
 # Runs all of it in one process: to import torch, its Adam and matplotlib takes longer than such a small run.
 DRIVER = """
@@ -79,7 +78,7 @@ def clone(tmp_path):
 
 @pytest.mark.slow
 def test_every_command_and_every_python_block_runs(clone):
-    """In the order of the pages, since later ones use the runs of earlier ones; on 128 drawn digits."""
+    """In the order of the pages, since later ones use the runs of earlier ones; on 128 rendered digits."""
     assert len(calls()) > 7
     command, env = [sys.executable, "-c", DRIVER, json.dumps(calls())], os.environ | {"PYTHONPATH": str(clone)}
     process = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, timeout=600, check=False)

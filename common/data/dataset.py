@@ -1,6 +1,6 @@
-"""What a dataset is: whole, as uint8 tensors on the training device.
+"""What a dataset is: all its images as one uint8 tensor on the training device.
 
-All of MNIST is 47 MB. Indexing one tensor is far faster than decoding images in worker processes.
+MNIST is 47 MB. Indexing one tensor is far faster than decoding images in worker processes.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.streams import stream
+from common.train.random import stream
 
 DIGITS = tuple("0123456789")
 CLASSES = {
@@ -26,9 +26,9 @@ class Dataset:
     """Training and test images (n, 28, 28) uint8, 0 = background, and their labels (n,) int64, an index into `classes`.
 
     `classes` holds two to ten names. It is empty for a set without labels; both label fields are then None.
-    `folder` is the source of the user's own images; `note` says what was read there, `warnings` what is doubtful.
-    `factors` exists for drawn digits only: the true slant (shear, positive leans right) and thickness (pixels) of each
-    image, (n_train + n_test,) float32, training images first.
+    `folder` is the source of the user's own images; `note` says what was loaded, `warnings` what is doubtful about it.
+    `factors` exists for rendered digits only: the true slant (shear, positive leans right) and thickness (pixels) of
+    each image, (n_train + n_test,) float32, training images first.
     """
 
     name: str
@@ -44,18 +44,13 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """The name in picture titles, such as "MNIST" or "drawn digits, not MNIST"."""
+        """The set's name in picture titles, such as "MNIST" or "drawn digits, not MNIST"."""
         return f"folder {self.name}" if self.folder else TITLES[self.name]
 
     @property
-    def text(self) -> str:
-        """All letters that the set brings into figures."""
-        return self.title + "".join(self.classes)
-
-    @property
     def shares(self) -> Tensor:
-        """The share (10,) of each class in the training set, on the CPU. Needs labels."""
-        return torch.bincount(self.train_labels.cpu(), minlength=10) / len(self.train_labels)
+        """The share of each class in the training set, (len(classes),) on the CPU. Needs labels."""
+        return torch.bincount(self.train_labels.cpu(), minlength=len(self.classes)) / len(self.train_labels)
 
     @property
     def source(self) -> str:

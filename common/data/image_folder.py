@@ -12,16 +12,14 @@ from PIL import Image, ImageOps
 
 from common import BadInput
 from common.data.dataset import Dataset
-from common.fonts import covering
-from common.streams import stream
+from common.train.random import stream
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 MIN_IMAGES = 100  # fewer leave too few test images to measure on
 MIN_CONTRAST = 16  # grey levels of 255 between the darkest and the brightest pixel of the set
-MIXED = 0.1  # share of images with the other polarity from which on they are warned of
+MIXED = 0.1  # a warning is given if a larger share of the images than this has the other polarity
 TEST_EVERY = 7  # one image of seven is for testing, as in MNIST
 SIZE = 28
-NAME_LENGTH = 12  # characters of a class's name that fit beside a row of images
 WHITES = (1, 255, 4095, 65535)  # masks and floats, 8, 12 and 16 bits
 
 
@@ -29,71 +27,73 @@ def load_folder(folder: Path) -> Dataset:
     """The images of a folder, or of its sub-folders: one class each, in the order of their names.
 
     With one sub-folder or more than ten there are no labels. Every seventh file by name is a test image. Both parts are
-    shuffled, always in the same way. The grey values have one scale for the set; if the borders of all images are
+    shuffled, always in the same way. The grey values have one scale for the whole set; if the borders of all images are
     bright on average, the set is taken for ink on paper and inverted. Raises BadInput, naming the folder or the files,
     for fewer than 100 images, for images beside sub-folders with images, for files that can't be read, and for a set
     without contrast.
     """
     folder = folder.resolve()
-    try:
-        inside = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")]
-        files_of = {path: files for path in inside if (files := _images_in(path))}
-        others = Counter(path.suffix.lower() or path.name for place in inside for path in _others_in(place))
-    except OSError as error:
-        raise BadInput(f"{error.filename}: cannot be read: {error.strerror}") from None
-    passed_over = ", ".join(f"{count} × {suffix}" for suffix, count in others.most_common(5))
-    passed_over = f", passed over {passed_over}" if others else ""
+    files_of, passed_over = _find(folder)
     if folder in files_of and len(files_of) > 1:
         names = ", ".join(path.name for path in files_of if path != folder)
         raise BadInput(f"{folder}: holds images both beside and in its sub-folders {names}")
     files = [file for files in files_of.values() for file in files]
     if len(files) < MIN_IMAGES:
-        raise BadInput(
-            f"{folder}: holds {len(files)} images, sub-folders included{passed_over}; at least {MIN_IMAGES} are needed"
-        )
-    labelled = 2 <= len(files_of) <= 10
+        found = f"{len(files)} images, sub-folders included{passed_over}"
+        raise BadInput(f"{folder}: holds {found}; at least {MIN_IMAGES} are needed")
 
-    images, greys = _scaled(folder, files)
+    images, scale = _scaled(folder, files)
     bright = _border(images).mean(axis=1) > 127
     inverted = _border(images).mean() > 127
-    if inverted:
-        images = 255 - images
+    images = torch.from_numpy(255 - images if inverted else images)
+
+    classes, kinds = (), "no classes"
+    if 2 <= len(files_of) <= 10:
+        classes = tuple(_text(path.name) for path in files_of)
+        kinds = f"{len(classes)} classes"
+    elif folder not in files_of:
+        kinds += f" ({len(files_of)} sub-folders; 2 to 10 are told apart)"
+    labels = torch.tensor([label for label, inside in enumerate(files_of.values()) for _ in inside])
     order = torch.randperm(len(files), generator=stream(0, "test images"))
     testing = order % TEST_EVERY == 0
-    labels = torch.tensor([label for label, files in enumerate(files_of.values()) for _ in files])
-    parts, pictures = [], torch.from_numpy(images)
-    for part in (order[~testing], order[testing]):
-        parts += [pictures[part], labels[part] if labelled else None]
-    classes = tuple(_printable(path.name) for path in files_of) if labelled else ()
-    names = dict(enumerate(classes, 1))
-    if unshown := covering("".join(classes)) is None:
-        classes = tuple(map(str, names))
-    kinds = f"{len(classes)} classes" if labelled else "no classes"
-    if len(files_of) > 10 or (len(files_of) == 1 and folder not in files_of):
-        kinds += f" ({len(files_of)} sub-folders; 2 to 10 are told apart)"
-    note = f"read {len(files)} images, {kinds}, {greys}{', inverted' if inverted else ''}{passed_over}"
-    if unshown:
-        note += "; no installed font has the letters of their names, so they are shown as " + ", ".join(
-            f"{number} = {name}" for number, name in names.items()
-        )
+    train, test = order[~testing], order[testing]
     return Dataset(
-        folder.name.encode(errors="replace").decode(),
-        *parts,
+        _text(folder.name),
+        images[train],
+        labels[train] if classes else None,
+        images[test],
+        labels[test] if classes else None,
         classes=classes,
         folder=folder,
-        note=note,
-        warnings=_warnings(parts, bright),
+        note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}",
+        warnings=_warnings(bright, images[train], images[test]),
     )
 
 
-def _warnings(parts: list, bright: np.ndarray) -> tuple[str, ...]:
-    """What makes figures on a set doubtful."""
+def _find(folder: Path) -> tuple[dict[Path, list[Path]], str]:
+    """The images in a folder and in each of its sub-folders, without those that have none; a text on other files."""
+    files_of, others = {}, Counter()
+    try:
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
+            for path in sorted(path for path in place.iterdir() if path.name[0] != "."):
+                if path.suffix.lower() in SUFFIXES:
+                    files_of.setdefault(place, []).append(path)
+                elif not path.is_dir():
+                    others[path.suffix.lower() or path.name] += 1
+    except OSError as error:
+        raise BadInput(f"{error.filename}: cannot be read: {error.strerror}") from None
+    listed = ", ".join(f"{count} × {_text(suffix)}" for suffix, count in others.most_common(5))
+    return files_of, f", passed over {listed}" if others else ""
+
+
+def _warnings(bright: np.ndarray, train_images: torch.Tensor, test_images: torch.Tensor) -> tuple[str, ...]:
+    """What makes figures on a set doubtful. `bright` (n,) bool: which images have a bright border."""
     found = []
     if min(share := bright.mean(), 1 - share) > MIXED:
         found.append(f"{share:.0%} of the images are ink on paper, the others are bright on black")
-    known = {image.numpy().tobytes() for image in parts[0]}
-    if shared := sum(image.numpy().tobytes() in known for image in parts[2]):
-        found.append(f"{shared} of {len(parts[2])} test images are training images as well")
+    known = {image.tobytes() for image in train_images.numpy()}
+    if shared := sum(image.tobytes() in known for image in test_images.numpy()):
+        found.append(f"{shared} of {len(test_images)} test images are training images as well")
     return tuple(found)
 
 
@@ -103,7 +103,7 @@ def _scaled(folder: Path, files: list[Path]) -> tuple[np.ndarray, str]:
     images, broken = [], []
     for file in files:
         try:
-            images.append(read_image(file))
+            images.append(load_image(file))
         except BadInput as error:
             broken.append(str(error))
     if broken:
@@ -125,7 +125,7 @@ def _scaled(folder: Path, files: list[Path]) -> tuple[np.ndarray, str]:
     return stack.round().clip(0, 255).astype(np.uint8), " and ".join(ranges)
 
 
-def read_image(file: Path) -> np.ndarray:
+def load_image(file: Path) -> np.ndarray:
     """One image file as (28, 28): turned as its EXIF says, made grey, padded to a square, resized.
 
     uint8 for a file of 8 bits, else float32 in the file's own values. The padding has the median grey of the border.
@@ -150,16 +150,14 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """An image in 8-bit grey (Pillow's mode L); in its own values (mode F) where it is deeper."""
+    """An image in 8-bit grey (Pillow's mode L), or in its own values (mode F) if it is deeper.
+
+    What is transparent becomes white if the opaque pixels are dark on average, else black.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(np.array(image).astype(np.float32))
-    if "A" in image.getbands() or "transparency" in image.info:
-        return _on_paper(image)
-    return image.convert("L")
-
-
-def _on_paper(image: Image.Image) -> Image.Image:
-    """A transparent image in grey, over white if what is opaque is dark on average, else over black."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("L")
     grey, alpha = image.convert("RGBA").convert("LA").split()
     opaque = np.array(alpha, dtype=float)
     ink = (np.array(grey) * opaque).sum() / max(opaque.sum(), 1)
@@ -173,20 +171,6 @@ def _border(images: np.ndarray) -> np.ndarray:
     return images[..., edge]
 
 
-def _images_in(folder: Path) -> list[Path]:
-    visible = (path for path in folder.iterdir() if path.name[0] != ".")
-    return sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
-
-
-def _others_in(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in folder.iterdir()
-        if path.name[0] != "." and path.suffix.lower() not in SUFFIXES and not path.is_dir()
-    ]
-
-
-def _printable(name: str) -> str:
-    """A file's name as it fits beside a row of images; bytes that are no text become "?"."""
-    name = name.encode(errors="replace").decode()
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+def _text(name: str) -> str:
+    """A file's name, in which bytes that are no text become "?"."""
+    return name.encode(errors="replace").decode()

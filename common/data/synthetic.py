@@ -1,21 +1,23 @@
 """Digits rendered from fonts, with known slant and thickness. They need no file and no network."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from common.data.dataset import DIGITS, Dataset
-from common.fonts import font_file
-from common.streams import stream
+from common.train.random import stream
 
 FONTS = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "cmr10", "cmss10", "cmtt10")
 FINE = 4  # glyphs are rendered at four times the resolution of an image
 ATLAS = 56  # pixels of a glyph's distance field, two per image pixel
 
 
-def drawn(train: int = 60_000, test: int = 10_000, seed: int = 0) -> Dataset:
-    """Digits in matplotlib's fonts, each with a random slant, stroke thickness, scale and shift.
+def render_digits(train: int = 60_000, test: int = 10_000, seed: int = 0) -> Dataset:
+    """The set "drawn": digits in matplotlib's fonts, each with a random slant, stroke thickness, scale and shift.
 
     Like MNIST's they are about 20 pixels high in 28 x 28, centred by mass. The same arguments give the same set.
     `Dataset.factors`: slant uniform in [-0.3, 0.3], thickness uniform in [2.2, 4.5] pixels.
@@ -56,9 +58,11 @@ def _glyphs() -> tuple[Tensor, Tensor]:
     from PIL import Image, ImageDraw, ImageFont
     from scipy import ndimage
 
+    # Where matplotlib ships its fonts. It is not imported: that takes a second and fails for an unknown MPLBACKEND.
+    folder = Path(find_spec("matplotlib").submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
     fields, widths = [], []
     for font in FONTS:
-        file = font_file(font)
+        file = str(folder / f"{font}.ttf")
         _, top, _, bottom = ImageFont.truetype(file, 100).getbbox("0")
         sized = ImageFont.truetype(file, round(100 * 20 * FINE / (bottom - top)))
         for digit in DIGITS:

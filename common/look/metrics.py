@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.train.guide import slant  # noqa: F401 - metrics.slant, beside thickness; it lives where the guide needs it
+
 
 def contingency(categories: Tensor, labels: Tensor, k: int = 10) -> np.ndarray:
-    """How often category i met label j: (k, k) int64 from two (n,) int64 tensors of values in 0 … k-1."""
+    """The number of images (k, k) int64 with category i and label j, from two (n,) int64 tensors in 0 … k-1."""
     return torch.bincount(categories.cpu() * k + labels.cpu(), minlength=k * k).reshape(k, k).numpy()
 
 
 def one_to_one(table: np.ndarray) -> np.ndarray:
-    """The label of each category (k,) under the permutation that agrees most with a contingency table."""
+    """The label of each category (k,) in the permutation that gives a contingency table its highest accuracy."""
     from scipy.optimize import linear_sum_assignment
 
     return linear_sum_assignment(table, maximize=True)[1]
@@ -26,19 +28,8 @@ def majority(table: np.ndarray) -> np.ndarray:
 
 
 def accuracy(table: np.ndarray, label_of_category: np.ndarray) -> float:
-    """The share of images, in [0, 1], whose category stands for their label."""
+    """The share of images, in [0, 1], whose category is mapped to their label."""
     return float(table[np.arange(len(table)), label_of_category].sum() / table.sum())
-
-
-def normalised_mutual_information(table: np.ndarray) -> float:
-    """I(category; label) over the mean of their entropies: 0 where they are independent, 1 where they determine
-    each other whatever the names. 0 as well where one of them is constant."""
-    joint = table / table.sum()
-    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
-    seen = joint > 0
-    shared = (joint[seen] * np.log(joint[seen] / np.outer(rows, columns)[seen])).sum()
-    entropies = sum(-(p[p > 0] * np.log(p[p > 0])).sum() for p in (rows, columns))
-    return float(2 * shared / entropies) if entropies > 0 else 0.0
 
 
 def gaussian_information(squared_error: float) -> float:
@@ -52,12 +43,12 @@ def gaussian_information(squared_error: float) -> float:
 
 
 def quotient(a: float, b: float) -> float | None:
-    """a / b, or None where b is zero but for rounding: then the figure has no meaning."""
+    """a / b, or None if b is zero except for rounding: then the ratio has no meaning."""
     return a / b if b > 1e-9 else None
 
 
 def class_total_variation(shares: Tensor, target: Tensor) -> float:
-    """Total variation of two distributions (k,): half the sum of differences, 0 if equal, 1 if they never overlap."""
+    """Total variation of two distributions (k,): half the sum of differences, 0 if equal, 1 if disjoint."""
     return float(0.5 * (shares - target).abs().sum())
 
 
@@ -68,14 +59,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     arXiv:1706.08500). Its scale is that of the features: compare it only within one classifier, best in units of its
     floor, the distance of the training set from the test set.
     """
-    a, b = a.double().cpu(), b.double().cpu()
+    a, b = a.cpu().double(), b.cpu().double()  # in this order: mps has no float64
     covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
     # tr (S_a S_b)^(1/2) through the symmetric root of S_a, which keeps everything real.
     values, vectors = torch.linalg.eigh(covariance_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    shared = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
-    apart = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    return float((apart + covariance_a.trace() + covariance_b.trace() - 2 * shared).clamp_min(0))
+    root_trace = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
+    mean_term = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    return float((mean_term + covariance_a.trace() + covariance_b.trace() - 2 * root_trace).clamp_min(0))
 
 
 def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
@@ -84,7 +75,7 @@ def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
     The optimum of every autoencoder with a linear output and that many hidden units (Bourlard and Kamp 1988). 0 for a
     rank of 784 or more. Computed in float64 from the covariance.
     """
-    x, y = (part.flatten(1).double().cpu() / 255 for part in (train, test))
+    x, y = (part.flatten(1).cpu().double() / 255 for part in (train, test))
     mean = x.mean(dim=0)
     _, vectors = torch.linalg.eigh(torch.cov(x.T))  # in ascending order
     left_out = vectors[:, : max(x.shape[1] - rank, 0)]
@@ -106,7 +97,7 @@ def thickness(images: Tensor) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two (n,) tensors, in [-1, 1]; 0 where one of them is constant."""
+    """Spearman's rank correlation of two (n,) tensors, in [-1, 1]; 0 if one of them is constant."""
     from scipy.stats import spearmanr
 
     if a.numel() < 2 or (a == a[0]).all() or (b == b[0]).all():
@@ -121,25 +112,20 @@ COLLAPSED_FOR = 3  # epochs in a row that a GAN must look collapsed before it is
 def collapse(
     rows: Sequence[Mapping[str, float]], train_shares: Tensor | None = None, at_end: bool = False
 ) -> str | None:
-    """What shows in the last three rows of metrics.csv that a GAN has collapsed; None where nothing does.
+    """A warning if the last three rows of metrics.csv show that a GAN has collapsed, else None.
 
-    Either D's mean probabilities for real and generated images are both within 0.01 of 0 or 1: then D teaches G
-    nothing. Or one class takes more of the samples than halfway from its share (10,) in the training set to all of
-    them; after training the last row alone is enough for that. Rows without shares say nothing of it.
+    Either D's mean probabilities for real and generated images are both within 0.01 of 0 or 1, where D teaches G
+    nothing. Or one class takes more of the samples than halfway from its share in the training set (k,) to all of them;
+    `at_end` of training one such row is enough. Rows without shares are not counted as collapsed.
     """
     last = rows[-COLLAPSED_FOR:]
-    for_long = f"for {COLLAPSED_FOR} epochs"
-
-    def one_class(row: Mapping[str, float]) -> bool:
-        limits = (1 + train_shares) / 2
-        return any(row.get(name, 0) > limit for name, limit in zip(SHARES, limits.tolist(), strict=True))
-
-    if len(last) == COLLAPSED_FOR and all(min(row[d], 1 - row[d]) < 0.01 for row in last for d in ("d_real", "d_fake")):
-        return f"collapsed: D(x) and D(G(z)) at their stops {for_long}"
-    if train_shares is None or not last:
-        return None
-    if at_end and one_class(last[-1]):
+    limits = [] if train_shares is None else ((1 + train_shares) / 2).tolist()
+    stuck = [all(min(row[name], 1 - row[name]) < 0.01 for name in ("d_real", "d_fake")) for row in last]
+    one_class = [any(row.get(name, 0) > limit for name, limit in zip(SHARES, limits, strict=False)) for row in last]
+    if len(last) == COLLAPSED_FOR and all(stuck):
+        return f"collapsed: D(x) and D(G(z)) at their stops for {COLLAPSED_FOR} epochs"
+    if at_end and any(one_class[-1:]):
         return "collapsed: most of the samples are of one class"
-    if len(last) == COLLAPSED_FOR and all(map(one_class, last)):
-        return f"collapsed: most of the samples are of one class {for_long}"
+    if len(last) == COLLAPSED_FOR and all(one_class):
+        return f"collapsed: most of the samples are of one class for {COLLAPSED_FOR} epochs"
     return None

@@ -1,7 +1,7 @@
 """A small classifier of a dataset's classes, which scores generated images.
 
-It is trained once per dataset on labelled images, kept under the data folder, and used for reporting only: no
-generative model is ever trained through it. Its last hidden layer gives the features of the Fréchet distance.
+It is trained once per dataset on labelled images, kept in the data folder, and used for reporting only: no generative
+model is ever trained through it. Its last hidden layer gives the features of the Fréchet distance.
 """
 
 import hashlib
@@ -9,24 +9,24 @@ import math
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.checkpoint import flat, read_module, write_tensors
-from common.console import Console
+from common import BadInput
 from common.data import Dataset, epoch_order, to_float
-from common.device import choose_precision, mixed_precision
 from common.look import metrics
-from common.optim import descend
-from common.streams import stream, stream_seed
+from common.run.checkpoint import FORMAT, flatten_state, load_state, read_checkpoint, write_checkpoint
+from common.run.console import Console
+from common.train.device import choose_precision, mixed_precision
+from common.train.optim import optimizer_step
+from common.train.random import stream, stream_seed
 
-RECIPE = 3  # one more whenever the network, its training or the file's format changes
+RECIPE = 3  # one more whenever the network or its training changes
 FEATURES = 128
 EPOCHS = 6  # 99.5 % on MNIST
-BATCH_SIZE = 250  # at most: a small set has 32 batches to an epoch, for it would be over after a few updates
+BATCH_SIZE = 250  # at most: a small set has 32 batches per epoch, since a few updates would not be enough
 PEAK_LEARNING_RATE = 4e-3
 
 
@@ -35,22 +35,19 @@ class DigitClassifier(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 24, kernel_size=5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(24),
-            nn.ReLU(),
-            nn.Conv2d(24, 48, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(48),
-            nn.ReLU(),
+
+        def block(width_in: int, width: int, kernel_size: int, **how: int) -> tuple[nn.Module, ...]:
+            conv = nn.Conv2d(width_in, width, kernel_size, padding=kernel_size // 2, bias=False, **how)
+            return conv, nn.BatchNorm2d(width), nn.ReLU()
+
+        convolutions = (
+            *block(1, 24, 5, stride=2),
+            *block(24, 48, 3),
             nn.MaxPool2d(2),
-            nn.Conv2d(48, 96, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(96),
-            nn.ReLU(),
+            *block(48, 96, 3),
             nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(96 * 3 * 3, FEATURES),
-            nn.ReLU(),
         )
+        self.body = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(96 * 3 * 3, FEATURES), nn.ReLU())
         self.head = nn.Linear(FEATURES, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,89 +56,72 @@ class DigitClassifier(nn.Module):
         return self.head(features), features
 
 
-class Features(NamedTuple):
-    """What the classifier makes of n images: logits (n, 10), features (n, 128), both float32 on the CPU."""
-
-    logits: Tensor
-    features: Tensor
-
-    def shares(self) -> Tensor:
-        """The share (10,) of each class, by the most likely one; they add up to 1."""
-        return torch.bincount(self.logits.argmax(dim=1), minlength=10) / len(self.logits)
-
-
 @torch.no_grad()
-def classify(classifier: DigitClassifier, images: Tensor) -> Features:
-    """Classify images (n, 28, 28) uint8 or (n, 1, 28, 28) float in [0, 1], in float32.
+def classify(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (n, 10) and features (n, 128), float32 on the CPU, of images (n, 28, 28) uint8 or (n, 1, 28, 28) float.
 
-    In pieces of 250, whose hidden layers stay in a CPU's cache: twice as fast as a thousand at a time.
+    In batches of 250, whose hidden layers fit into a CPU's cache: twice as fast as a thousand at a time.
     """
-    parts = [classifier(chunk if chunk.is_floating_point() else to_float(chunk)) for chunk in images.split(250)]
-    return Features(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    batches = (batch if batch.is_floating_point() else to_float(batch) for batch in images.split(250))
+    logits, features = zip(*map(classifier, batches), strict=True)
+    return torch.cat(logits).cpu(), torch.cat(features).cpu()
 
 
 class SampleScorer:
-    """Scores generated images by a classifier of the dataset.
+    """Scores generated images by a classifier of a dataset of k classes.
 
     `floor` is the Fréchet distance between training and test images, the best that samples can reach; `accuracy` that
-    of the classifier on the test images; `train_shares` (10,) the share of each class in the training set; `columns`
+    of the classifier on the test images; `train_shares` (k,) the share of each class in the training set; `columns`
     names the shares.
     """
 
     def __init__(self, data: Dataset, data_dir: Path, console: Console):
-        self.classifier = digit_classifier(data, data_dir, console)
-        self.test = classify(self.classifier, data.test_images)
-        # As many training images as test images: the distance of two finite sets depends on their sizes.
-        train = classify(self.classifier, data.train_images[: len(data.test_images)])
-        self.floor = metrics.frechet_distance(train.features, self.test.features)
-        self.accuracy = float((self.test.logits.argmax(dim=1) == data.test_labels.cpu()).float().mean())
-        self.train_shares = data.shares
-        self.classes = data.classes
+        self.classifier = load_classifier(data, data_dir, console)
         self.columns = metrics.SHARES[: len(data.classes)]
+        self.train_shares = data.shares
+        predicted, self.test_features = self.predict(data.test_images)
+        # As many training images as test images: the distance of two finite sets depends on their sizes.
+        _, train_features = self.predict(data.train_images[: len(data.test_images)])
+        self.floor = metrics.frechet_distance(train_features, self.test_features)
+        self.accuracy = float((predicted == data.test_labels.cpu()).float().mean())
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The most likely of the k classes (n,), and the features (n, 128), of images as `classify` takes them."""
+        logits, features = classify(self.classifier, images)
+        return logits[:, : len(self.columns)].argmax(dim=1), features
 
     def __call__(self, images: Tensor, meant: Tensor | None = None) -> dict[str, float | None]:
-        """Score images (n, 1, 28, 28) in [0, 1], best as many as there are test images.
+        """The scores of images (n, 1, 28, 28) in [0, 1], best as many as there are test images.
 
-        Returns digit_0 … digit_9 (the share of each class), class_total_variation (from the shares of the training
-        set), frechet (distance from the test images) and frechet_over_floor, where the floor is not 0. With the classes
-        (n,) that were meant also drawn_as_meant, the share of images that are of them; None where no class of the
-        dataset was meant.
+        digit_0, digit_1, … are the share of each class, class_total_variation is their distance from the shares of the
+        training set, frechet the distance from the test images, frechet_over_floor its ratio to the floor, if that is
+        not 0. With the classes (n,) that were meant also drawn_as_meant, the share of images that show them; None if no
+        class of the dataset was meant.
         """
-        found = classify(self.classifier, images)
-        shares = found.shares()
-        frechet = metrics.frechet_distance(found.features, self.test.features)
-        over_floor = metrics.quotient(frechet, self.floor)
-        scores = {}
+        predicted, features = self.predict(images)
+        shares = torch.bincount(predicted, minlength=len(self.columns)) / len(predicted)
+        scores: dict[str, float | None] = {}
         if meant is not None:
             named = meant < len(self.columns)  # with fewer than ten classes, a category may stand for none
-            right = (found.logits.argmax(dim=1) == meant)[named]
-            scores["drawn_as_meant"] = float(right.float().mean()) if len(right) else None
-        return {
-            **scores,
-            **dict(zip(self.columns, shares.tolist(), strict=False)),
-            "class_total_variation": metrics.class_total_variation(shares, self.train_shares),
-            "frechet": frechet,
-            **({} if over_floor is None else {"frechet_over_floor": over_floor}),
-        }
+            scores["drawn_as_meant"] = float((predicted == meant)[named].float().mean()) if named.any() else None
+        scores |= zip(self.columns, shares.tolist(), strict=True)
+        scores["class_total_variation"] = metrics.class_total_variation(shares, self.train_shares)
+        scores["frechet"] = metrics.frechet_distance(features, self.test_features)
+        over_floor = metrics.quotient(scores["frechet"], self.floor)
+        return scores if over_floor is None else {**scores, "frechet_over_floor": over_floor}
 
     def summary(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
         """The entries of report.json for scores as `__call__` returns them."""
-        meant = {name: scores[name] for name in ("drawn_as_meant",) if name in scores}
+        kept = ("drawn_as_meant", "frechet", "frechet_over_floor", "class_total_variation")
         shares = [scores[name] for name in self.columns]
-        return {
-            **meant,
-            "frechet": scores["frechet"],
-            "frechet_floor": self.floor,
-            "frechet_over_floor": scores.get("frechet_over_floor"),
-            "class_total_variation": scores["class_total_variation"],
-            "share_smallest": min(shares),
-            "share_largest": max(shares),
-            "classifier_accuracy": self.accuracy,
-        }
+        spread = {"share_smallest": min(shares), "share_largest": max(shares)}
+        judge = {"frechet_floor": self.floor, "classifier_accuracy": self.accuracy}
+        found = {name: scores[name] for name in kept if name in scores}
+        return {"frechet_over_floor": None, **found, **spread, **judge}
 
     @staticmethod
-    def told(report: Mapping[str, float | None]) -> dict[str, str]:
-        """The lines of the scorecard for the entries of report.json."""
+    def scorecard(report: Mapping[str, float | None]) -> dict[str, str]:
+        """The lines of the scorecard, {name: text}, for the entries of report.json."""
         ratio = report["frechet_over_floor"]
         return {
             "Fréchet ×": f"{'none' if ratio is None else f'{ratio:.1f}'} (the distance over that of real images)",
@@ -150,32 +130,39 @@ class SampleScorer:
         }
 
 
-def digit_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitClassifier:
-    """The classifier of a dataset on its device, in eval mode: read from `data_dir/classifiers`, or trained and kept
-    there. The file's name holds a checksum of the training set and the recipe's number, so that a changed set or
-    recipe gets a classifier of its own.
+def load_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitClassifier:
+    """The classifier of a dataset on its device, in eval mode: loaded from `data_dir/classifiers`, or trained and saved
+    there. Raises BadInput, naming the file, for a damaged one.
+
+    The file's name holds a checksum of the training images, the recipe and the format: when one of them changes, a new
+    classifier is trained.
     """
     device = data.train_images.device
     checksum = hashlib.sha256(data.train_images.cpu().numpy()).hexdigest()[:8]
-    path = Path(data_dir) / "classifiers" / f"{data.name}-{checksum}-{RECIPE}.pt"
+    path = Path(data_dir) / "classifiers" / f"{data.name}-{checksum}-{RECIPE}-{FORMAT}.pt"
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         torch.manual_seed(stream_seed(0, "classifier weights"))
         classifier = DigitClassifier().to(device, memory_format=torch.channels_last)
     if path.exists():
-        read_module(path, "classifier", classifier)
+        content = read_checkpoint(path)
+        try:
+            load_state(content, {"classifier": classifier})
+        except RuntimeError:
+            raise BadInput(f"{path}: does not hold this classifier; delete it, and it is trained again") from None
     else:
         console.say(f"training a classifier of {data.title} for the report, once (one to a few minutes) …")
         _train(classifier, data, console)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, flat({"classifier": classifier}))
+            write_checkpoint(path, flatten_state({"classifier": classifier}))
         except OSError as error:
-            console.say(f"the classifier can't be kept in {path}: {error.strerror}; trained again next time")
+            console.say(f"the classifier cannot be saved in {path}: {error.strerror}; it is trained again next time")
     return classifier.eval().requires_grad_(False)
 
 
 def _train(classifier: DigitClassifier, data: Dataset, console: Console) -> None:
-    """Fit it with Adam, one learning-rate cycle, each batch shifted by up to two pixels. Same data, same weights."""
+    """Fit it with Adam and a one-cycle learning rate, each batch shifted by up to two pixels. Same data, same
+    weights."""
     n, device = len(data.train_images), data.train_images.device
     autocast = mixed_precision(device, choose_precision("auto", device))
     random = stream(0, "classifier shifts")
@@ -190,6 +177,6 @@ def _train(classifier: DigitClassifier, data: Dataset, console: Console) -> None
             x = to_float(data.train_images[batch]).roll(shift, dims=(2, 3))
             with autocast:
                 loss = F.cross_entropy(classifier(x)[0], data.train_labels[batch])
-            descend(optimizer, loss)
+            optimizer_step(optimizer, loss)
             schedule.step()
             bar.update()

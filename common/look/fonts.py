@@ -1,15 +1,18 @@
-"""The fonts of all pictures: those that matplotlib ships, and installed ones for what these lack."""
+"""The fonts of all pictures: those that matplotlib ships, and installed ones for the letters that these lack."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from PIL import ImageFont
 
+NAME_LENGTH = 12  # characters of a class name that fit beside a row of images
+
 
 def load_matplotlib() -> ModuleType:
-    """The package matplotlib. MPLBACKEND is hidden from it: the backend may not exist here, and none is needed."""
+    """The package matplotlib, imported without MPLBACKEND: the backend may not exist here, and none is needed."""
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib  # takes a second, so only what needs it pays for it
@@ -26,7 +29,7 @@ def font_file(name: str) -> str:
 
 @cache
 def covering(text: str) -> str | None:
-    """The file of a font that has every character of a text: DejaVu Sans, else one that is installed, else None."""
+    """The file of a font that has every character of a text: DejaVu Sans, else an installed one, else None."""
     load_matplotlib()
     from matplotlib.font_manager import findSystemFonts
     from matplotlib.ft2font import FT2Font
@@ -34,11 +37,10 @@ def covering(text: str) -> str | None:
     needed = {ord(character) for character in text if not character.isspace()}
     for path in (font_file("DejaVuSans"), *(sorted(findSystemFonts()) if not text.isascii() else ())):
         try:
-            known = FT2Font(path).get_charmap().keys()
+            if needed <= FT2Font(path).get_charmap().keys():
+                return path
         except (RuntimeError, OSError):
             continue  # a damaged or unreadable font has no characters
-        if needed <= known:
-            return path
     return None
 
 
@@ -57,3 +59,21 @@ def families(text: str) -> list[str]:
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
     """A font for this text in pictures, this many pixels high."""
     return ImageFont.truetype(covering(text) or font_file("DejaVuSans"), size)
+
+
+def display_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Class names as pictures show them: all different, each at most twelve characters, long ones cut by an ellipsis.
+
+    Of a long name the beginning stays, and as much of the end as tells it from the others; if that is not enough, what
+    follows the beginning that all names share. If neither works, or no installed font has the letters, the names are
+    the numbers 1, 2, ….
+    """
+    shared = len(os.path.commonprefix(classes))  # noqa: RUF071 - of characters, not of folders
+    numbers = tuple(map(str, range(1, len(classes) + 1)))
+    for names in (classes, [f"…{name[shared:]}" for name in classes]):
+        for end in range(NAME_LENGTH):
+            start = NAME_LENGTH - 1 - end
+            shown = [n if len(n) <= NAME_LENGTH else f"{n[:start]}…{n[len(n) - end :]}" for n in names]
+            if len(set(shown)) == len(shown):
+                return tuple(shown) if covering("".join(shown)) else numbers
+    return numbers

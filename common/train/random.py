@@ -19,8 +19,8 @@ def stream(seed: int, name: str, number: int = 0, device: torch.device | str = "
     return torch.Generator(device).manual_seed(stream_seed(seed, name, number))
 
 
-def drawing_generator(seed: int | None) -> torch.Generator:
-    """What a model's `generate` draws from, on the CPU: the same for the same seed, anything without one."""
+def sampling_generator(seed: int | None) -> torch.Generator:
+    """The random generator of a model's `generate`, on the CPU. Without a seed its numbers differ every time."""
     random = torch.Generator()
     if seed is None:
         random.seed()

@@ -19,7 +19,7 @@ PARTIAL = ".partial"  # ending of the temporary file that a killed process leave
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to. It is renamed to `path` on success and removed on failure.
 
-    Raises OSError, naming `path`, where the disk is full or read-only.
+    Raises OSError, naming `path`, if the disk is full or read-only.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -44,7 +44,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises BadInput, naming the file, where there is none."""
+    """The JSON object in a file. Raises BadInput, naming the file, if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -64,25 +64,22 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def read_numbers(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV file of numbers; none where there is no file. Raises BadInput, naming a damaged file."""
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers; none without a file. Raises BadInput, naming a damaged file."""
     if not path.exists():
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+            rows = list(csv.DictReader(file))
+        return [{name: int(text) if text.isdecimal() else float(text) for name, text in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise BadInput(f"{path}: is damaged: {error}") from None
-
-
-def _number(text: str) -> float:
-    return int(text) if str(text).isdecimal() else float(text)
 
 
 def numbered_folder(parent: Path, kind: str = "run") -> Path:
     """Make and return `parent/run-NNN` with the next free number. Two processes never get the same one.
 
-    Raises BadInput where it can't be made.
+    Raises BadInput if it can't be made.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)

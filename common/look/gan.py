@@ -1,0 +1,116 @@
+"""The GAN's pictures and report: samples, shares of the classes, walks between latents, nearest training images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.data import Dataset
+from common.look import figures, metrics, plots
+from common.look.fonts import display_names
+from common.look.scorer import SampleScorer
+from common.run.run import Run
+
+# columns of metrics.csv on the console
+COLUMNS = {"frechet_over_floor": "Fréchet ×", "class_total_variation": "shares off %"}
+COLUMNS |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
+
+
+def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
+    """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
+    title = f"{run.title}, {run.when}\na hundred samples, the same noise in every epoch"
+    images = model.generate(100, noise).view(10, 10, 28, 28)
+    figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
+    frechet, shares = "Fréchet ×: over that of real images", "distance of the classes' shares"
+    real = "mean probability of being real"
+    panels = {
+        frechet: ["frechet_over_floor"],
+        shares: ["class_total_variation"],
+        "share of each class": metrics.SHARES,
+        "losses [nats]": ["loss_d", "loss_g"],
+        real: ["d_real", "d_fake"],
+    }
+    names = dict(zip(metrics.SHARES, display_names(run.data.classes), strict=False)) | COLUMNS
+    plots.save_curves(run, panels, logarithmic=(frechet, shares), percent=[real], names=names)
+
+
+def save_interpolation(run: Run, model: nn.Module, noise: Tensor) -> None:
+    """interpolation.png: eight walks from one latent to another.
+
+    Along the great circle (White 2016, arXiv:1609.04468): the straight line would pass through latents shorter than
+    any that G was trained on.
+    """
+    start, end = noise[:8, None], noise[8:16, None]
+    where = torch.linspace(0, 1, 11, device=noise.device)[None, :, None]
+    angle = torch.arccos(F.cosine_similarity(start, end, dim=-1))[..., None]
+    path = (torch.sin((1 - where) * angle) * start + torch.sin(where * angle) * end) / torch.sin(angle)
+    images = model.generate(8 * 11, path.flatten(0, 1)).view(8, 11, 28, 28)
+    title = f"{run.title}, {run.when}\nin each row a walk from one noise to another"
+    labels = [f"{value:.1f}" for value in where.flatten()]
+    figures.save_grid(run.folder / "interpolation.png", images, title, column_labels=labels)
+
+
+def save_neighbours(run: Run, samples: Tensor) -> float | None:
+    """neighbours.png: ten of the samples (100, 1, 28, 28), each above the three training images nearest to it.
+
+    Returns the mean distance of the samples to their nearest training image, over the same for the first hundred test
+    images: far below 1 means that the generator copies. None if the test images are all training images, too.
+    """
+    real = run.data.train_images.flatten(1).float() / 255
+    samples = samples.flatten(1)
+    nearest = torch.cdist(samples, real).topk(3, largest=False)
+    unseen = torch.cdist(run.data.test_images[:100].flatten(1).float() / 255, real).min(dim=1).values
+    rows = torch.cat((samples[None, :10], real[nearest.indices[:10]].transpose(0, 1)))
+    title = f"{run.title}, {run.when}\nsamples, and the training images nearest to them"
+    labels = ("sample", "nearest", "second", "third")
+    figures.save_grid(run.folder / "neighbours.png", rows.view(4, 10, 28, 28), title, labels)
+    return metrics.quotient(nearest.values[:, 0].mean().item(), unseen.mean().item())
+
+
+def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]], pdf: bool = True) -> None:
+    """How often each class is generated, beside how often it is in the training set.
+
+    shares: (runs, classes); with several runs a bar is the median, with a line from the minimum to the maximum.
+    """
+    target, classes = data.shares.tolist(), display_names(data.classes)
+    low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
+    spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
+    label = f"{len(data.test_images):,} samples" + (f" of each of {len(shares)} runs" if spread else "")
+    with plots.new_figure(7, 3.6, title + "".join(classes)) as figure:
+        axes = figure.add_subplot()
+        places = np.arange(len(middle))
+        axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
+        axes.bar(places + 0.2, middle, width=0.4, label=label, color="tab:blue", **spread)
+        axes.set_xticks(places, classes)
+        plots.rotate_long_labels(axes)
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.set_ylabel("share")
+        axes.set_ylim(0, 1.25 * max(*high, *target))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=2, loc="upper center")
+        axes.set_title(title, fontsize=10)
+        plots.save_figure(path, figure, pdf)
+
+
+def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | None) -> dict:
+    """The pictures and report.json of a finished run."""
+    scores, lines = {}, {}
+    if scorer:
+        scores = {"classes": ", ".join(run.data.classes), **scorer.summary(run.rows[-1])}
+        lines = scorer.scorecard(scores)
+        title, shares = (
+            f"{run.title}, {run.when}: shares of the classes",
+            [run.rows[-1][name] for name in scorer.columns],
+        )
+        save_shares(run.folder / "digits.png", run.data, title, [shares])
+    save_interpolation(run, model, noise)
+    novelty = save_neighbours(run, model.generate(100, noise))
+    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
+    collapsed = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
+    if novelty is not None:
+        lines["novelty"] = f"samples are {novelty:.2f} times as far from the training images as test images are"
+    numbers = {**scores, "nearest_distance_over_test_images": novelty}
+    return run.finish(numbers, lines, f"epoch_{run.epoch:03d}.png", warnings=(collapsed,))

@@ -1,0 +1,125 @@
+"""What a run says on the console, and the signals by which the console stops it."""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from types import FrameType
+
+from tqdm.auto import tqdm  # in a notebook, its own kind of bar
+
+
+def open_streams() -> None:
+    """Let no line stop a run: a missing stream (`>&-`, pythonw) becomes a sink, and a character that the console's
+    encoding lacks is written as its code."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def join_warnings(warnings: Iterable[str | None]) -> str | None:
+    """The warnings there are, as one text; None without any."""
+    return "; ".join(filter(None, warnings)) or None
+
+
+class Console:
+    """Lines on standard output, warnings on standard error and, in a terminal, a bar with the time left."""
+
+    def __init__(self, quiet: bool):
+        open_streams()
+        self.quiet, self._headed = quiet, False
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches a bar."""
+        return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self.quiet
+
+    def bar(self, total: int, what: str, done: int = 0) -> tqdm:
+        """A bar of `total` updates, shown in a terminal only."""
+        return tqdm(desc=what, total=total, initial=done, unit="updates", disable=not self.interactive)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one; nothing if the run is to be quiet."""
+        if not self.quiet:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def warn(self, warning: str | None) -> None:
+        """Print a warning, if there is one, even if the run is to be quiet."""
+        if warning:
+            tqdm.write(f"WARNING: {warning}", file=sys.stderr)
+
+    def say_epoch(self, row: Mapping[str, float], epochs: int, columns: Mapping[str, str]) -> None:
+        """Print these columns of metrics.csv, {column: heading}, the headings once above them. A heading with % has its
+        column in percent."""
+        columns = {name: heading for name, heading in columns.items() if name in row}
+        widths = [max(6, len(heading)) for heading in columns.values()]
+        if not self._headed:
+            self._headed = True
+            headings = (f"{heading:>{width}}" for heading, width in zip(columns.values(), widths, strict=True))
+            self.say("  ".join((f"{'epoch':>{2 * len(str(epochs)) + 1}}", "seconds", "images/s", *headings)).rstrip())
+        cells = [f"{row['epoch']:{len(str(epochs))}d}/{epochs}".rjust(5)]
+        cells += [f"{row['seconds']:7.1f}", f"{row['images_per_second']:8.0f}"]
+        for (name, heading), width in zip(columns.items(), widths, strict=True):
+            cells.append((f"{row[name]:.1%}"[:-1] if "%" in heading else _short(row[name])).rjust(width))
+        self.say("  ".join(cells))
+
+    def say_scorecard(self, title: str, warning: str | None, lines: Mapping[str, object]) -> None:
+        """Print the results, a warning first."""
+        if self.quiet:
+            self.warn(warning)
+        self.say(f"\n{title}")
+        for name, value in (({"WARNING": warning} if warning else {}) | dict(lines)).items():
+            self.say(f"  {name:<16}{value}")
+
+
+def _short(value: float) -> str:
+    """The digits that matter for a loss and for a very small error alike."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.05 else f"{value:.6f}"
+
+
+# Signals: Ctrl-C, SIGTERM, and SIGHUP, which is a dropped connection and which Windows lacks ------------------------
+
+
+def _stopping() -> list[signal.Signals]:
+    """The signals that stop a run. What `nohup` has the process ignore is ignored."""
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in known if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def interrupt_at_once() -> None:
+    """Make each signal raise KeyboardInterrupt, in a shell's background job too, which starts with SIGINT ignored."""
+    for number in _stopping():
+        signal.signal(number, signal.default_int_handler)
+
+
+class DeferredSignals:
+    """Within this context the first signal only sets `received`; the second raises KeyboardInterrupt.
+
+    Python lets only the main thread handle signals; in any other this does nothing.
+    """
+
+    def __init__(self):
+        self.received = False
+        self._before = {}
+
+    def __enter__(self) -> "DeferredSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in _stopping()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True

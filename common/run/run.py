@@ -1,0 +1,298 @@
+"""A run: its folder, its place in training, the means of its epochs, its report.
+
+Training can stop after any update: checkpoint.pt and metrics.csv hold all that is needed to continue to the same bytes.
+"""
+
+import hashlib
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from common import BadInput, RunFailed, Stopped
+from common.data import DATASETS, NAMED_SETS, Dataset, epoch_order, load_dataset
+from common.run.checkpoint import flatten_state, load_state, not_finite, one_line, read_checkpoint, write_checkpoint
+from common.run.config import ACTIONS, FREE_ON_RESUME, ROOT, Settings, flag, read_config, run_folder
+from common.run.console import Console, DeferredSignals, join_warnings
+from common.run.files import numbered_folder, read_json, read_rows, remove_partial, write_csv, write_json
+from common.train.device import choose_device, choose_precision, mixed_precision
+from common.train.random import stream
+
+TIME_COLUMNS = ("seconds", "images_per_second")
+PLOT_EVERY = 20.0  # seconds at least between two plots of the curves, each of which takes about one
+
+
+class Run:
+    """One run, used as `with Run(config) as run`. `data` lies on `device`; `autocast` is the context for training.
+
+    `epoch` counts the complete epochs, `step` the updates of the one under way; `rows` are those of metrics.csv.
+    """
+
+    def __init__(self, config: Settings):
+        """Load the data, then make the next free folder `out/script/run-NNN`, or take the one to resume.
+
+        Raises BadInput if that can't be done, or if the run to resume had other fields or images.
+        """
+        self.config = config
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.autocast = mixed_precision(self.device, self.precision)
+        if config.dataset in DATASETS and not config.smoke:
+            batch_ends(config, NAMED_SETS)  # before a download is tried
+        self.console = Console(config.quiet)
+        self.say = self.console.say
+        self.data = load_dataset(config.dataset, config.data_dir, config.smoke).to(self.device)
+        self.n = len(self.data.train_images)
+        self.title = f"{config.SCRIPT} on {self.data.title}"
+        self.epochs, self.epoch, self.step = epochs_of(config, self.n), 0, 0
+        self.rows: list[dict[str, float]] = []
+        self._batch_ends = batch_ends(config, self.n)
+        self.updates_per_epoch = len(self._batch_ends) + 1
+        self._sums: dict[str, Tensor] = {}
+        self._parts: dict[str, Any] = {}
+        self._warned: str | None = None
+        self._signals, self._bar = DeferredSignals(), None
+        self._images, self._seconds, self._since, self._plotted = 0, 0.0, 0.0, -math.inf
+        # What was decided is stored in place of `auto`: a resumed run must not decide again.
+        decided = {"dataset": self.data.source, "device": self.device.type, "precision": self.precision}
+        self._stored = as_stored(config) | decided | {"images": checksum(self.data)}
+        if config.resume is None:
+            self.folder = numbered_folder(config.out / config.SCRIPT)
+        else:
+            self.folder = run_folder(config.resume)
+            self._compare(vars(read_config(self.folder, type(config))))
+
+    def _compare(self, before: Mapping[str, Any]) -> None:
+        """Raise BadInput if the run to resume had another field that may not change, or other images."""
+        for name, old in before.items():
+            if name not in FREE_ON_RESUME and old != self._stored[name]:
+                raise BadInput(f"--resume {self.folder}: {flag(name)} was {old} there, not {self._stored[name]}")
+        if read_json(self.folder / "config.json").get("images") != self._stored["images"]:
+            where = f"those of --dataset {self.data.source}" + (
+                "" if self.data.folder else f" in {self.config.data_dir}"
+            )
+            raise BadInput(f"--resume {self.folder}: its training and test images were others than {where}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._signals.__exit__()
+        if self._bar is not None:
+            self._bar.close()
+        if error and (self.folder / "config.json").exists() and not isinstance(error, (BadInput, RunFailed)):
+            error.add_note(f"continue with: {self._resume_command()}")
+
+    @property
+    def updates(self) -> int:
+        """The updates that are done, in all epochs."""
+        return self.epoch * self.updates_per_epoch + self.step
+
+    @property
+    def progress(self) -> float:
+        """The share of all updates that is done, from 0 to 1."""
+        return self.updates / (self.epochs * self.updates_per_epoch)
+
+    @property
+    def when(self) -> str:
+        """The place in training in a picture's title."""
+        return f"epoch {self.epoch}" if self.epoch else "untrained"
+
+    def plot_due(self) -> bool:
+        """Whether to plot the curves now: at the end of the run, and every PLOT_EVERY seconds before it."""
+        due = self.epoch == self.epochs or time.perf_counter() - self._plotted > PLOT_EVERY
+        self._plotted = time.perf_counter() if due else self._plotted
+        return due
+
+    def stream(self, name: str) -> torch.Generator:
+        """The random generator of this name, from the run's seed, on its device."""
+        return stream(self.config.seed, name, device=self.device)
+
+    def remaining_epochs(self) -> Iterator[int]:
+        """The numbers of the epochs still to do, the one under way first. Raises Stopped after Ctrl-C or SIGTERM."""
+        self._bar = self.console.bar(self.epochs * self.updates_per_epoch, "training", self.updates)
+        with self._signals, self._bar:
+            while self.epoch < self.epochs:
+                yield self.epoch + 1
+                if self._signals.received:  # while the epoch was measured, after its checkpoint was written
+                    raise Stopped(f"stopped after epoch {self.epoch}")
+
+    def batches(self) -> Iterator[Tensor]:
+        """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
+        order = epoch_order(self.n, self.config.seed, self.epoch + 1).to(self.device)
+        start = time.perf_counter()
+        for batch in order.tensor_split(self._batch_ends)[self.step :]:
+            yield batch
+            self.step += 1
+            self._images += len(batch)
+            self._bar.update()
+            if self._signals.received:
+                self.save()
+                raise Stopped(f"stopped in epoch {self.epoch + 1}")
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()  # the time of the work, not of asking for it
+        self._seconds = time.perf_counter() - start
+
+    def log(self, scalars: Mapping[str, Tensor]) -> None:
+        """Add the scalars of one update, the same names every time, to the epoch's sums, which stay on the device."""
+        values = [value.detach().float() for value in scalars.values()]
+        if not self._sums:
+            self._sums = {name: torch.zeros_like(value) for name, value in zip(scalars, values, strict=True)}
+        torch._foreach_add_(list(self._sums.values()), values)
+
+    def means(self) -> dict[str, float]:
+        """The means of what was logged in this epoch. Raises RunFailed for a loss or weight that is not finite."""
+        self._check_finite(self._sums | flatten_state(self._parts))
+        values = torch.stack(list(self._sums.values())).div(self.step).tolist()
+        return dict(zip(self._sums, values, strict=True))
+
+    def end_epoch(
+        self, measured: dict[str, float], columns: Mapping[str, str], warnings: Sequence[str | None] = ()
+    ) -> None:
+        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's {column: heading}."""
+        now = time.perf_counter()
+        times = {"seconds": now - self._since, "images_per_second": self._images / self._seconds}
+        self.rows.append({"epoch": self.epoch + 1, **times, **measured})
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
+        self._since, self._images = now, 0
+        write_csv(self.folder / "metrics.csv", self.rows)
+        self.save()
+        self.console.say_epoch(self.rows[-1], self.epochs, columns)
+        if (warning := join_warnings(warnings)) != self._warned:  # not again in every epoch
+            self.console.warn(warning)
+        self._warned = warning
+
+    def finish(
+        self, numbers: dict[str, Any], scorecard: Mapping[str, str], picture: str, warnings: Sequence[str | None] = ()
+    ) -> dict[str, Any]:
+        """Write report.json, print the scorecard, lines {name: text}, and where to look; return the numbers."""
+        numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers, "warning": join_warnings(warnings)}
+        numbers["seconds"] = sum(row["seconds"] for row in self.rows)
+        write_json(self.folder / "report.json", numbers)
+        longer = f"{self._resume_command()} --epochs {2 * self.epoch}"
+        where = {"look at": self.folder / picture, "folder": self.folder, "train longer": longer}
+        self.console.say_scorecard(
+            f"{self.title}, after {self.epoch} epochs", numbers["warning"], {**scorecard, **where}
+        )
+        return {**numbers, "folder": str(self.folder)}
+
+    def restore(self, **parts: Any) -> None:
+        """Name what a checkpoint holds (modules, optimisers, random generators), and write the first one; when
+        resuming, fill it from the checkpoint instead.
+
+        Raises BadInput, with nothing written, for a checkpoint that does not fit.
+        """
+        self._parts = parts
+        if self.config.resume:
+            self._load()
+        how = ", ".join(f"{name} {self._stored[name]}" for name in ("device", "precision", "seed"))
+        left = f"epochs {self.epoch + 1} to {self.epochs} of {self.updates_per_epoch} updates on {self.n:,} images"
+        self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, pictures made again'}, {how}")
+        self.say(f"folder {self.folder}")
+        if self.data.note:
+            self.say(self.data.note)
+        for warning in self.data.warnings:
+            self.console.warn(warning)
+        remove_partial(self.folder)
+        if not self.config.resume:
+            self.save()
+        elif self.rows:
+            write_csv(self.folder / "metrics.csv", self.rows)  # a killed run may have left one row too many
+        write_json(self.folder / "config.json", self._stored)
+        self._since = time.perf_counter()  # what comes before the first update counts to its epoch
+
+    def _load(self) -> None:
+        path, table = self.folder / "checkpoint.pt", self.folder / "metrics.csv"
+        content = read_checkpoint(path)
+        sums = [name for name in content if name.startswith("sum.")]
+        try:
+            load_state(content, self._parts)
+            torch.set_rng_state(content["torch_random_state"])
+            self.epoch, self.step = content["epoch"], content["step"]
+            self._sums = {name.removeprefix("sum."): content[name].to(self.device) for name in sums}
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(f"{path}: does not fit config.json: {one_line(error)}") from None
+        if self.epoch + (self.step > 0) > self.epochs:
+            raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
+        self.rows = read_rows(table)[: self.epoch]
+        if len(self.rows) < self.epoch:
+            raise BadInput(f"{table}: has {len(self.rows)} rows, but checkpoint.pt is after epoch {self.epoch}")
+
+    def save(self) -> None:
+        """Write checkpoint.pt. Raises RunFailed for weights that are not finite, keeping the last good one."""
+        sums = {f"sum.{name}": value for name, value in self._sums.items()}
+        content = {"epoch": self.epoch, "step": self.step, **sums, "torch_random_state": torch.get_rng_state()}
+        content |= flatten_state(self._parts)
+        self._check_finite(content)
+        write_checkpoint(self.folder / "checkpoint.pt", content)
+
+    def _check_finite(self, content: dict[str, Any]) -> None:
+        if wrong := not_finite(content):
+            raise RunFailed(
+                f"epoch {self.epoch + 1}: {wrong}; checkpoint.pt in {self.folder} is the last good one. "
+                "A lower learning rate often helps."
+            )
+
+    def _resume_command(self) -> str:
+        script = program() or ROOT / f"{self.config.SCRIPT}.py"
+        return shlex.join(["python", str(script), "--resume", str(self.folder)])
+
+
+def batch_ends(config: Settings, images: int) -> list[int]:
+    """Where the batches of an epoch end, except the last. A single image left over joins the batch before it.
+
+    The default batch size becomes that of a smaller set; one that was chosen raises BadInput.
+    """
+    if config.batch_size > images and config.batch_size != type(config).batch_size:
+        raise BadInput(f"--batch-size {config.batch_size} is larger than the training set of {images} images")
+    return list(range(config.batch_size, images - 1, config.batch_size))
+
+
+def epochs_of(config: Settings, images: int) -> int:
+    """The epochs of a run. If no number was chosen, n < 20,000 images get 20,000 / n times the default, at most 20."""
+    default = config.epochs == type(config).epochs
+    return math.ceil(config.epochs * min(20, max(1, 20_000 / images))) if default else config.epochs
+
+
+def program() -> Path | None:
+    """The script that is being run from the shell, perhaps a copy of one; None where none is, as in a notebook."""
+    path = Path(sys.argv[0]).resolve()
+    return path if path.parent == ROOT and path.suffix == ".py" else None
+
+
+def as_stored(config: Settings) -> dict[str, Any]:
+    """What config.json holds: the fields, paths in full, and where the run comes from."""
+    commit = None
+    if shutil.which("git"):
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+        commit = git.stdout.strip() if git.returncode == 0 else None
+    packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
+    fields = {name: value for name, value in vars(config).items() if name not in ACTIONS}
+    return fields | {
+        "data_dir": config.data_dir.resolve(),
+        "out": config.out.resolve(),
+        "script": config.SCRIPT,
+        "command": shlex.join(sys.argv) if program() else None,  # a notebook has no command line of its own
+        "git_commit": commit,
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def checksum(data: Dataset) -> str:
+    """A checksum of the training and test images, in their order."""
+    found = hashlib.sha256()
+    for images in (data.train_images, data.test_images):
+        found.update(images.cpu().numpy())
+    return found.hexdigest()[:16]
