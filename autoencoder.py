@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data import Dataset, to_float
-from common.data.inputs import image_batch, numbers
+from common.data.inputs import image_batch, rows
 from common.look import metrics
 from common.look.autoencoder import COLUMNS, report, save_epoch
 from common.look.figures import save_reals
@@ -109,7 +109,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, hidden: Tensor) -> Tensor:
         """Hidden values (n, hidden) -> images (n, 1, 28, 28), clipped to [0, 1]. Raises ValueError for other shapes."""
-        hidden = numbers("hidden", hidden, (len(hidden), self.config.hidden)).to(self.encoder.weight)
+        hidden = rows("hidden", hidden, self.config.hidden).to(self.encoder.weight)
         return self.output(hidden).clamp(0, 1).view(-1, 1, 28, 28)
 
 
@@ -159,9 +159,9 @@ def main(config: Config) -> dict:
         optimizer = make_optimizer(model)
         run.restore(model=model, optimizer=optimizer)
 
-        save_reals(run)
+        run.attempt(save_reals)
         if run.step == 0:
-            save_epoch(run, model)
+            run.attempt(save_epoch, model)
         pca_test_mse = metrics.pca_mse(run.data.train_images, run.data.test_images, config.hidden)
         for _ in run.remaining_epochs():
             for batch in run.batches():
@@ -170,7 +170,7 @@ def main(config: Config) -> dict:
                 run.log(update(model, optimizer, x, run.autocast))
             row = run.means() | measure(model, run.data, pca_test_mse)
             run.end_epoch(row, COLUMNS, warnings=doubts(row, config))
-            save_epoch(run, model)
+            run.attempt(save_epoch, model)
         final = measure(model, run.data, pca_test_mse, part=None)
         return report(run, model, final, doubts(final, config))
 

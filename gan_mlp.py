@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data import to_float
-from common.data.inputs import numbers, whole_number
+from common.data.inputs import numbers, sampling_generator, whole_number
 from common.look import metrics
 from common.look.figures import save_reals
 from common.look.gan import COLUMNS, report, save_epoch
@@ -33,7 +33,7 @@ from common.run.run import Run
 from common.train import init
 from common.train.device import default_torch_modes, eval_mode, frozen
 from common.train.optim import adam, ema_decay, optimizer_step, update_ema
-from common.train.random import sampling_generator, stream_seed
+from common.train.random import stream_seed
 
 PIXELS = 28 * 28
 
@@ -229,9 +229,9 @@ def main(config: Config) -> dict:
         random, noise = run.stream("training"), model.sample_latent(100, run.stream("pictures"))
         run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random)
 
-        save_reals(run)
+        run.attempt(save_reals)
         if run.step == 0:
-            save_epoch(run, model, noise)
+            run.attempt(save_epoch, model, noise)
         scorer = SampleScorer(run.data, config.data_dir, run.console) if run.data.classes else None
         for _ in run.remaining_epochs():
             for batch in run.batches():
@@ -244,7 +244,7 @@ def main(config: Config) -> dict:
             row = measure(run, model, scorer)
             collapsed = metrics.collapse([*run.rows, row], scorer and scorer.train_shares)
             run.end_epoch(row, COLUMNS, warnings=(collapsed,))
-            save_epoch(run, model, noise)
+            run.attempt(save_epoch, model, noise)
         return report(run, model, noise, scorer)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data import to_float
-from common.data.inputs import image_batch, indices, numbers, whole_number
+from common.data.inputs import image_batch, indices, numbers, sampling_generator, whole_number
 from common.look import metrics
 from common.look.figures import save_reals
 from common.look.infogan import COLUMNS, Tables, contingency_tables, report, save_epoch
@@ -40,7 +40,7 @@ from common.train import init
 from common.train.device import default_torch_modes, eval_mode, frozen
 from common.train.guide import PseudoLabels, fit_pseudo_labels
 from common.train.optim import adam, ema_decay, linear_decay, optimizer_step, scale_learning_rates, update_ema
-from common.train.random import sampling_generator, stream_seed
+from common.train.random import stream_seed
 
 CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
 CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
@@ -351,9 +351,9 @@ def main(config: Config) -> dict:
         guide = PseudoLabels(run.n if config.guided else 0, run.device)
         run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guide)
 
-        save_reals(run)
+        run.attempt(save_reals)
         if run.step == 0:
-            save_epoch(run, model, latent)
+            run.attempt(save_epoch, model, latent)
         if not guide.fitted:
             fit_guide(run, guide)
         failed, tables = None if config.smoke else guide.failure(), None
@@ -368,7 +368,7 @@ def main(config: Config) -> dict:
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)
             run.end_epoch(row, COLUMNS, warnings=(failed, metrics.collapse([*run.rows, row])))
-            save_epoch(run, model, latent)
+            run.attempt(save_epoch, model, latent)
         return report(run, model, latent, guide, tables or contingency_tables(model, run.data), failed)
 
 

@@ -61,7 +61,7 @@ def seeds_of(text: str) -> list[int]:
 def study_name(config: Settings) -> str:
     """The presets, then the fields that differ from them or from the defaults, as a folder's name; `default` without
     any."""
-    named = [name for name in config.PRESETS if getattr(config, name)]
+    named = [name for name in reversed(config.PRESETS) if getattr(config, name)]
     expected = vars(type(config).make(**dict.fromkeys(named, True)))
     for name, value in vars(config).items():
         if name not in NOT_IN_THE_NAME and value != expected[name]:

@@ -3,6 +3,7 @@ and that no environment changes a run. Last, which file may import which."""
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import errno
 import importlib.util
@@ -127,19 +128,29 @@ def test_the_annotation_decides_whatever_the_default_is_and_limits_and_presets_a
 
 @pytest.mark.parametrize(
     ("batch_size", "images", "ends"),
-    [(50, 150, [50, 100]), (50, 152, [50, 100, 150]), (50, 151, [50, 100]), (127, 128, []), (128, 127, [])],
+    [
+        (50, 150, [50, 100]),
+        (50, 152, [50, 100, 150]),
+        (50, 151, [50, 100]),
+        (127, 128, []),
+        (128, 1290, [*range(128, 1289, 128)]),
+        (128, 500, [*range(50, 499, 50)]),
+        (128, 90, [16, 32, 48, 64, 80]),
+    ],
 )
 def test_every_batch_of_an_epoch_has_two_images_or_more(batch_size, images, ends):
-    """One image left over joins the batch before it; the default becomes that of a smaller set."""
+    """One image left over joins the batch before it; the default, 128, is at most a tenth of the set, at least 16."""
     assert batch_ends(autoencoder.Config(batch_size=batch_size), images) == ends
 
 
 LENGTHS = [(60_000, 30, 30), (20_000, 30, 30), (8_000, 30, 75), (1_540, 30, 390), (100, 30, 600), (100, 31, 31)]
+LENGTHS += [(60_000, 3, 3), (1_540, 3, 77), (257, 3, 91), (86, 3, 167), (86, 4, 4)]  # of 1,000 updates at least
 
 
 @pytest.mark.parametrize(("images", "epochs", "expected"), LENGTHS)
-def test_a_small_set_gets_more_epochs_where_none_are_chosen(images, epochs, expected):
-    assert epochs_of(autoencoder.Config(epochs=epochs), images) == expected
+def test_a_small_set_gets_more_epochs_if_none_are_chosen(images, epochs, expected):
+    config_class = infogan.Config if epochs < 5 else autoencoder.Config
+    assert epochs_of(config_class(epochs=epochs), images) == expected
 
 
 def test_a_chosen_batch_size_above_the_set_is_refused_before_a_download(tmp_path, out):
@@ -168,7 +179,7 @@ def test_what_is_stored_is_every_field_with_paths_in_full_and_where_the_run_come
     assert stored["versions"].keys() == {"python", "torch", "torchvision", "numpy", "scipy", "matplotlib"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", stored["started"])
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert stored["git_commit"] == (git.stdout.strip() or None)
+    assert (stored["git_commit"] or "").removesuffix("-dirty") == git.stdout.strip()
     again = read_config(store(tmp_path, config), type(config))
     assert again == dataclasses.replace(config, out=tmp_path / "my outputs", data_dir=tmp_path / "my data", quiet=False)
     monkeypatch.setenv("PATH", str(tmp_path))  # a machine without git
@@ -265,9 +276,30 @@ def test_help_explains_every_flag_in_the_groups_of_the_config_within_80_columns(
     assert [text for text in shown if text not in " ".join(said.out.split())] == []
 
 
+def test_the_commit_is_that_of_this_repository_alone_and_says_whether_files_differ_from_it(monkeypatch, tmp_path):
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=n", "-c", "user.email=e")
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    for folder, name in ((tmp_path, "own.py"), (tmp_path / "copy", "other.py")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("x = 1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD").strip()
+    for root, change, expected in ((".", "", head), ("copy", "", None), (".", "x = 2", f"{head}-dirty")):
+        monkeypatch.setattr("common.run.run.ROOT", (tmp_path / root).resolve())
+        (tmp_path / "own.py").write_text(change or "x = 1")
+        assert as_stored(autoencoder.Config())["git_commit"] == expected
+
+
 # Ends and environments -----------------------------------------------------------------------------------------------
 
-MEMORY = "out of memory, a smaller --batch-size needs less"
+MEMORY = "out of memory: a smaller --batch-size, or smaller networks, need less"
+ON_A_CPU = (
+    "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
 ENDS = [
     (None, 0, ""),
     (BadInput("--x: no"), 2, "--x: no"),
@@ -276,6 +308,8 @@ ENDS = [
     (KeyboardInterrupt(), 130, "stopped"),
     (MemoryError(), 1, MEMORY),
     (torch.OutOfMemoryError("Tried to allocate\nmany lines"), 1, MEMORY),
+    (RuntimeError(f"{ON_A_CPU} 268435456 bytes. Error code 12 (Cannot allocate memory)"), 1, MEMORY),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None, ""),
     (OSError(errno.ENOSPC, "No space left on device", "/x/y.pt"), 1, "/x/y.pt: No space left on device"),
     (OSError("broken"), 1, "the run: broken"),
     (ZeroDivisionError(), None, ""),  # a fault of the program shows where it is
@@ -342,6 +376,38 @@ def untrained() -> dict[str, nn.Module]:
 def test_one_number_stands_for_all(value):
     chosen, given = indices("digit", value, 2, 10), numbers("c2", value, (2,))
     assert (chosen.tolist(), chosen.dtype, given.tolist(), given.dtype) == ([3, 3], torch.int64, [3, 3], torch.float32)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_type_takes_the_same_and_whole_numbers_of_any_kind_are_whole_numbers(untrained, kind):
+    models = {name: copy.deepcopy(model).to(kind) for name, model in untrained.items()}
+    images = models["infogan"].generate(np.int64(3), digit=np.int32(4), c2=np.float64(0.5), seed=np.uint8(1))
+    assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.float32)
+    assert models["infogan"].encode(images).c1.shape == (3, 10)
+    assert models["gan_mlp"].generate(torch.tensor(2), seed=7).shape == (2, 1, 28, 28)
+    assert models["autoencoder"].decode(models["autoencoder"].encode(images)).shape == (3, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("script", "method", "given", "line"),
+    [
+        ("infogan", "generate", {"seed": -1}, "seed must be at least 0, not -1"),
+        ("gan_mlp", "generate", {"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ("gan_mlp", "generate", {"n": 0}, "n must be at least 1, not 0"),
+        ("infogan", "generate", {"c2": NAN}, "c2 must be finite, not nan"),
+        (
+            "autoencoder",
+            "decode",
+            {"hidden": torch.zeros(20)},
+            r"hidden must have shape \(n, 20\), not \(20,\); the batch",
+        ),
+        ("infogan", "encode", {"x": torch.zeros(1, 28, 28)}, "the batch dimension is missing"),
+        ("infogan", "encode", {"x": torch.full((1, 1, 28, 28), 255.0)}, "not 255 to 255"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_it_was(untrained, script, method, given, line):
+    with pytest.raises(ValueError, match=line):
+        getattr(untrained[script], method)(**given)
 
 
 IMAGES = [torch.zeros(shape) for shape in ((28, 28), (2, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27), (2, 784))]

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data import render_digits
+from common.data.inputs import sampling_generator
 from common.explorer import pack
-from common.train.random import sampling_generator
 from infogan import Config, InfoGAN
 from studies.pictures import find_chromium
 from tests.browser import Page, chromium, wait_for

@@ -16,7 +16,7 @@ from common.look.scorer import SampleScorer
 from common.run import run as run_module
 from common.train.optim import ema_decay
 from gan_mlp import GAN, Config, discriminator_loss, generator_loss, random_shift
-from tests.helpers import FLOAT32, Heard, moved, parameter_names, tensors
+from tests.helpers import FLOAT32, Heard, make_quick, moved, parameter_names, tensors
 
 SMALL = Config(widths_g=(32, 48), widths_d=(48, 32), dataset="drawn", device="cpu", epochs=2, batch_size=64)
 REAL = torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -147,6 +147,14 @@ def test_the_decay_of_the_average_rises_with_the_updates_and_a_collapse_is_warne
     assert decays[0] < decays[3] == decays[5] == 0.3
 
 
+def test_a_walk_between_parallel_latents_is_shown(out, tiny, monkeypatch):
+    """Latents of one number are parallel, where a great circle has no direction."""
+    make_quick(monkeypatch, tiny)
+    report = gan_mlp.main(dataclasses.replace(SMALL, noise_size=1, epochs=1, out=out))
+    assert "save_interpolation" not in (report["warning"] or "")
+    assert (out / "gan_mlp" / "run-001" / "interpolation.png").exists()
+
+
 def test_load_generates_from_the_average(train, out):
     trained = train()
     model = gan_mlp.load(out / "gan_mlp" / "run-001")
@@ -162,15 +170,15 @@ def test_load_generates_from_the_average(train, out):
 
 
 @pytest.mark.slow
-def test_half_a_minute_of_training_generates_every_digit(train, tmp_path):
-    """8 epochs reach 40 to 52 floors (seeds 0 to 2, both precisions). A G that does not learn stays above 1,000, and
-    digits are missing."""
-    data = render_digits(train=12_000, test=2_000)
+def test_twenty_seconds_of_training_generate_every_digit(train, tmp_path):
+    """8 epochs reach 63 and 59 floors (seeds 0 and 1). A G that does not learn stays above 1,000, and digits are
+    missing."""
+    data = render_digits(train=6_000, test=2_000)
     model = train(data, Config(epochs=8, batch_size=32, device="cpu"))
-    some = {name: getattr(data, name)[:4_000] for name in ("train_images", "train_labels")}
+    some = {name: getattr(data, name)[:2_000] for name in ("train_images", "train_labels")}
     scorer = SampleScorer(dataclasses.replace(data, **some), tmp_path, Heard())
     report = scorer.summary(scorer(model.generate(2_000, seed=0)))
     assert report["classifier_accuracy"] > 0.97
-    assert report["frechet_over_floor"] < 100
+    assert report["frechet_over_floor"] < 130
     assert report["share_smallest"] > 0.03
     assert report["class_total_variation"] < 0.2

@@ -21,13 +21,13 @@ from torch.distributions import Normal
 
 import infogan
 from common.data import DIGITS, Dataset, render_digits, to_float
+from common.data.inputs import sampling_generator
 from common.look import figures, metrics, plots
 from common.look import infogan as look
 from common.run import run as run_module
 from common.run.cli import parse
 from common.train import guide
 from common.train.optim import ema_decay
-from common.train.random import sampling_generator
 from infogan import Config, Discriminator, Generator, InfoGAN
 from tests.helpers import CPU, FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
 
@@ -463,8 +463,9 @@ class Bars:
 
 @pytest.fixture
 def run(tmp_path, tiny):
-    rows = [{"accuracy": 0.5}]
-    return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=rows)
+    run = SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=[{"accuracy": 0.5}])
+    run.picture_due, run.attempt = True, lambda save, *given: save(run, *given)
+    return run
 
 
 @pytest.fixture
@@ -509,7 +510,7 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
     sheets = dict.fromkeys(look.SHEETS, torch.full((10, 9, 28, 28), 0.5))
     monkeypatch.setattr(look, "sheets", lambda *_: sheets)
     look.save_epoch(run, Bars(), infogan.Latent(None, None, None))
-    look.save_codes(run, sheets, NUMBERS)
+    look.save_codes(run, Bars(), infogan.Latent(None, None, None), NUMBERS)
     *grids, (name, figure) = saved
     for (grid, _, title, rows, columns, keys), (code, what) in zip(grids, look.SHEETS.items(), strict=True):
         said = f"a run, epoch 7, c1 right on 50.0% of the test images\n{what}"

@@ -258,8 +258,8 @@ def test_a_checkpoint_of_any_bytes_is_read_or_bad_input(tmp_path, monkeypatch, c
 
 @dataclass(frozen=True)
 class Toy(Settings):
-    epochs: int = 0  # a length that is chosen is kept
-    batch_size: int = 96
+    epochs: int = 0  # a length and a batch size that are chosen are kept
+    batch_size: int = 0
     seed: int = 0
 
     SCRIPT: ClassVar = "toy"
@@ -278,6 +278,7 @@ def train(monkeypatch, tiny, out):
 
     def call(do=lambda run: None, look=lambda run: None, config: Toy | None = None, **fields: object) -> Run:
         usual = {"out": out, "dataset": "drawn", "device": "cpu", "precision": "float32", "epochs": EPOCHS}
+        usual["batch_size"] = 96
         with Run(config or Toy(**usual | fields)) as run:
             torch.manual_seed(run.config.seed)
             model, random = nn.Linear(2, 1), run.stream("training")
@@ -456,6 +457,57 @@ def test_the_images_of_a_run_are_found_again_moved_or_not_and_must_be_the_same(t
         resume()
 
 
+def test_a_run_that_is_still_running_is_left_alone(train):
+    """People believe that a run died with their connection. The lock of a dead process is free, whatever it left."""
+    seen = []
+
+    def resume(run: Run) -> None:
+        with pytest.raises(BadInput, match=f"{run.folder}: another process trains this run"):
+            train(resume=run.folder)
+        seen.append(listing(run.folder))
+
+    folder = train(resume).folder
+    assert len(seen) == 2 * EPOCHS
+    assert not (folder / ".lock").exists()
+    (folder / ".lock").touch()  # as a killed process leaves it
+    train(resume=folder, epochs=EPOCHS + 1)
+
+
+def test_a_picture_that_fails_is_a_warning_and_a_full_disk_ends_the_run(train, capsys):
+    def save_it(run: Run, error: Exception) -> None:
+        raise error
+
+    run = train(look=lambda run: run.attempt(save_it, ValueError("odd\nangle")), epochs=1)
+    line = "save_it failed: ValueError: odd angle"
+    assert f"WARNING: {line}\n" in capsys.readouterr().err
+    assert files.read_json(run.folder / "report.json")["warning"] == f"{line}; odd; end"
+    with pytest.raises(OSError, match="full"):
+        train(look=lambda run: run.attempt(save_it, OSError(errno.ENOSPC, "full")))
+    assert run.attempt(lambda run, x: 2 * x, 4) == 8
+
+
+def test_a_warning_is_printed_when_it_first_holds_and_when_it_changes(train, capsys):
+    train(epochs=5)
+    assert capsys.readouterr().err == "WARNING: odd\n"
+
+
+def test_a_smoke_run_says_that_all_works_and_warns_of_nothing(train, capsys):
+    run = train(smoke=True, epochs=2)
+    said = capsys.readouterr()
+    assert "everything works; the pictures are noise, since only 4 updates were made" in said.out
+    assert "train longer" not in said.out
+    assert (said.err, files.read_json(run.folder / "report.json")["warning"]) == ("", None)
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(3, 1), (100, 1), (101, 2), (600, 6)])
+def test_about_a_hundred_epochs_keep_their_pictures(train, epochs, every):
+    run = train()
+    run.epochs, due = epochs, []
+    for run.epoch in range(epochs + 1):
+        due += [run.epoch] if run.picture_due else []
+    assert due == sorted({0, 1, *range(0, epochs, every), epochs})
+
+
 def test_only_what_can_go_on_says_how(train):
     def fail(error: Exception, run: Run) -> None:
         raise error
@@ -553,7 +605,8 @@ def test_harm_to_any_file_costs_at_most_the_epoch_under_way(out, script, what, s
         last = last_line(said, status)
         assert what != "full" or "File too large" in last
         folder = base / script / "run-001"
-        assert len(list(folder.glob(".*"))) == (what == "killed")
+        left = {path.suffix for path in folder.glob(".*")} - {""}  # a killed run leaves its lock, which is free
+        assert left == ({".partial"} if what == "killed" else set())
         begun = (folder / "config.json").exists()
         assert ("continue with" in last) == (begun and what != "killed")
         if begun:

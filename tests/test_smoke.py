@@ -130,9 +130,8 @@ def test_every_file_is_written_and_nothing_elsewhere_and_no_alarm_raised(smoke):
             assert getattr(picture, "n_frames", 1) == (3 if path.suffix == ".gif" else 1)
     assert len({path.read_bytes() for path in run.folder.glob("epoch_*.png")}) == len(grids)
     said = run.process.stdout
-    warned = json.loads((run.folder / "report.json").read_text())["warning"] is not None
     assert len(re.findall(r"^  \d/2 ", said, re.M)) == 2
-    assert ("drawn digits, not MNIST" in said, "WARNING" in said, run.process.stderr) == (True, warned, "")
+    assert ("drawn digits, not MNIST" in said, "WARNING" in said, run.process.stderr) == (True, False, "")
     assert max(map(len, said.splitlines()[3:-3])) <= 105  # but for paths
 
 
@@ -141,8 +140,7 @@ def test_metrics_and_report_are_finite_and_agree(smoke):
     report, rows = json.loads((run.folder / "report.json").read_text()), read_rows(run.folder / "metrics.csv")
     assert [list(row) for row in rows] == [["epoch", *TIME_COLUMNS, *COLUMNS[name]]] * 2
     assert (report["dataset"], report["epochs"]) == ("drawn", 2)
-    alarm = "collapsed: most of the samples are of one class" if report.get("share_largest", 0) > 0.6 else None
-    assert report["warning"] == alarm
+    assert report["warning"] is None  # whatever so few updates look like
     for numbers in (*rows, report):
         assert all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
         assert all(0 <= numbers[name] <= 1 for name in BETWEEN_0_AND_1 if name in numbers)

@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_leaves
 
 from common import BadInput
 from common.data import render_digits, to_float
+from common.data.inputs import sampling_generator
 from common.look import metrics
 from common.train import device, guide, init, optim
-from common.train.random import sampling_generator, stream, stream_seed
+from common.train.random import stream, stream_seed
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 FLOAT32 = torch.autocast("cpu", enabled=False)

@@ -20,11 +20,12 @@ def check_dataset(name: str) -> None:
         raise BadInput(f"--dataset must be one of {', '.join(DATASETS)} or a folder of images, not {name}")
 
 
-def load_dataset(name: str, data_dir: Path, smoke: bool = False) -> Dataset:
+def load_dataset(name: str, data_dir: Path, smoke: bool = False, show: bool = False) -> Dataset:
     """A set on the CPU: one of DATASETS, or a folder of images.
 
     `mnist`, `fashion` and `kmnist` are loaded from `data_dir`, or downloaded to it. `auto` is MNIST, or `drawn` with a
     warning if MNIST is neither there nor can be downloaded. `smoke` gives a few hundred rendered digits for any name.
+    show: a bar while a folder is loaded.
     Raises BadInput for an unknown name, for a set that can't be had, and, naming the file, for a damaged one.
     """
     check_dataset(name)
@@ -33,7 +34,7 @@ def load_dataset(name: str, data_dir: Path, smoke: bool = False) -> Dataset:
     if name == "drawn":
         return render_digits()
     if name not in DATASETS:
-        return load_folder(Path(os.path.expanduser(name)))  # Path.expanduser raises for an unknown user
+        return load_folder(Path(os.path.expanduser(name)), show)  # Path.expanduser raises for an unknown user
     try:
         return load_idx("mnist" if name == "auto" else name, data_dir)
     except NotAvailable as missing:

@@ -1,62 +1,85 @@
 """A folder of the user's own images as a dataset like MNIST: 28x28, grey, bright ink on black.
 
-Sub-folders are classes.
+Sub-folders are classes, or the training and the test part.
 """
 
+import hashlib
+import io
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from tqdm.auto import tqdm
 
 from common import BadInput
 from common.data.dataset import Dataset
-from common.train.random import stream
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
+TEST_NAMES = ("test", "val", "valid", "validation")  # of the test part beside a folder "train", the first there is
 MIN_IMAGES = 100  # fewer leave too few test images to measure on
+MIN_TEST = 10  # test images of a set that comes in two parts
 MIN_CONTRAST = 16  # grey levels of 255 between the darkest and the brightest pixel of the set
 MIXED = 0.1  # a warning is given if a larger share of the images than this has the other polarity
-TEST_EVERY = 7  # one image of seven is for testing, as in MNIST
+TEST_EVERY = 7  # one image of about seven is for testing, as in MNIST
 SIZE = 28
-WHITES = (1, 255, 4095, 65535)  # masks and floats, 8, 12 and 16 bits
+WHITES = (1, 255, 1023, 4095, 16383, 65535)  # masks and floats, 8, 10, 12, 14 and 16 bits
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 
 
-def load_folder(folder: Path) -> Dataset:
+class Found(NamedTuple):
+    """An image file, the folder of its part (None if the set comes in one), its class folder's name (None without)."""
+
+    path: Path
+    part: Path | None
+    group: str | None
+
+
+class Loaded(NamedTuple):
+    """The pixels (28, 28) of a file, the checksum of its name and content, and how many further pages it has."""
+
+    pixels: np.ndarray
+    digest: str
+    more_pages: int
+
+
+def load_folder(folder: Path, show: bool = False) -> Dataset:
     """The images of a folder, or of its sub-folders: one class each, in the order of their names.
 
-    With one sub-folder or more than ten there are no labels. Every seventh file by name is a test image. Both parts are
-    shuffled, always in the same way. The grey values have one scale for the whole set; if the borders of all images are
-    bright on average, the set is taken for ink on paper and inverted. Raises BadInput, naming the folder or the files,
-    for fewer than 100 images, for images beside sub-folders with images, for files that can't be read, and for a set
-    without contrast.
+    With one sub-folder or more than ten there are no labels. `train` beside `test`, `val`, `valid` or `validation`,
+    each flat or with the same class folders, are the two parts; otherwise a checksum of its name and content makes
+    about one file of seven a test image, so that added files move no other. The grey values have one scale for the
+    whole set; if the borders of all images are bright on average, the set is taken for ink on paper and inverted. show:
+    a bar.
+
+    Raises BadInput, naming the folder or the files, for fewer than 100 images, for images beside sub-folders with
+    images, for files that can't be loaded, and for a set without contrast.
     """
     folder = folder.resolve()
-    files_of, passed_over = _find(folder)
-    if folder in files_of and len(files_of) > 1:
-        names = ", ".join(path.name for path in files_of if path != folder)
-        raise BadInput(f"{folder}: holds images both beside and in its sub-folders {names}")
-    files = [file for files in files_of.values() for file in files]
-    if len(files) < MIN_IMAGES:
-        found = f"{len(files)} images, sub-folders included{passed_over}"
-        raise BadInput(f"{folder}: holds {found}; at least {MIN_IMAGES} are needed")
-
-    images, scale = _scaled(folder, files)
+    files, passed_over = _find(folder)
+    loaded = _load_all(files, show)
+    images, scale = _scaled(folder, [one.pixels for one in loaded])
     bright = _border(images).mean(axis=1) > 127
     inverted = _border(images).mean() > 127
     images = torch.from_numpy(255 - images if inverted else images)
 
+    groups = sorted({file.group for file in files} - {None})
     classes, kinds = (), "no classes"
-    if 2 <= len(files_of) <= 10:
-        classes = tuple(_text(path.name) for path in files_of)
+    if 2 <= len(groups) <= 10:
+        classes = tuple(map(_text, groups))
         kinds = f"{len(classes)} classes"
-    elif folder not in files_of:
-        kinds += f" ({len(files_of)} sub-folders; 2 to 10 are told apart)"
-    labels = torch.tensor([label for label, inside in enumerate(files_of.values()) for _ in inside])
-    order = torch.randperm(len(files), generator=stream(0, "test images"))
-    testing = order % TEST_EVERY == 0
-    train, test = order[~testing], order[testing]
+    elif groups:
+        kinds += f" ({len(groups)} sub-folders; 2 to 10 are told apart)"
+    labels = torch.tensor([groups.index(file.group) if classes else 0 for file in files])
+    order = sorted(range(len(files)), key=lambda i: loaded[i].digest)  # as good as shuffled
+    train = [i for i in order if not _for_testing(files[i], loaded[i])]
+    test = [i for i in order if _for_testing(files[i], loaded[i])]
+    if files[0].part:
+        kinds += f", {len(train)} in {files[0].part.name} and {len(test)} in {files[-1].part.name}"
+    pages = sum(one.more_pages for one in loaded)
     return Dataset(
         _text(folder.name),
         images[train],
@@ -65,25 +88,93 @@ def load_folder(folder: Path) -> Dataset:
         labels[test] if classes else None,
         classes=classes,
         folder=folder,
-        note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}",
+        note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}"
+        + (f", {pages} further pages within files left out" if pages else ""),
         warnings=_warnings(bright, images[train], images[test]),
     )
 
 
-def _find(folder: Path) -> tuple[dict[Path, list[Path]], str]:
-    """The images in a folder and in each of its sub-folders, without those that have none; a text on other files."""
-    files_of, others = {}, Counter()
+def _for_testing(file: Found, loaded: Loaded) -> bool:
+    """Whether an image is for testing: by the folder of its part, else by its checksum."""
+    return file.part.name.lower() != "train" if file.part else int(loaded.digest, 16) % TEST_EVERY == 0
+
+
+def _find(folder: Path) -> tuple[list[Found], str]:
+    """The image files of a folder, training part first, and what was passed over."""
+    others: Counter[str] = Counter()
     try:
-        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
-            for path in sorted(path for path in place.iterdir() if path.name[0] != "."):
-                if path.suffix.lower() in SUFFIXES:
-                    files_of.setdefault(place, []).append(path)
-                elif not path.is_dir():
-                    others[path.suffix.lower() or path.name] += 1
+        parts = {place.name.lower(): place for place in _folders(folder, others)}
+        test = next((parts[name] for name in TEST_NAMES if name in parts), None)
+        if "train" in parts and test and not _images(folder, others):
+            others = Counter({f"folder {_text(place.name)}": 1 for place in {*parts.values()} - {parts["train"], test}})
+            train, testing = _inside(parts["train"], others), _inside(test, others)
+            if len(testing) < MIN_TEST:
+                raise BadInput(f"{test}: holds {len(testing)} images; at least {MIN_TEST} are needed")
+            if differ := {file.group for file in train} ^ {file.group for file in testing}:
+                names = ", ".join(sorted(str(name or "images beside them") for name in differ))
+                raise BadInput(f"{folder}: train and {test.name} have other class folders: {names}")
+            files = [
+                Found(file.path, place, file.group)
+                for place, inside in ((parts["train"], train), (test, testing))
+                for file in inside
+            ]
+        else:
+            others.clear()
+            files = _inside(folder, others)
+        listed = ", ".join(f"{count} × {what}" for what, count in others.most_common(5))
+        passed_over = f", passed over {listed}" if others else ""
+        if len(files) < MIN_IMAGES:
+            deeper = [
+                str(inner)
+                for place in _folders(folder, others)
+                for inner in (place, *_folders(place, others))
+                if len(_inside(inner, others)) >= MIN_IMAGES
+            ]
+            hint = f"; images lie deeper, so give {' or '.join(deeper[:3])} as --dataset" if deeper else ""
+            found = f"{len(files)} images, sub-folders included{passed_over}"
+            raise BadInput(f"{folder}: holds {found}; at least {MIN_IMAGES} are needed{hint}")
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot be read: {error.strerror}") from None
-    listed = ", ".join(f"{count} × {_text(suffix)}" for suffix, count in others.most_common(5))
-    return files_of, f", passed over {listed}" if others else ""
+    return files, passed_over
+
+
+def _inside(folder: Path, others: Counter[str]) -> list[Found]:
+    """The images of a folder, or of its sub-folders. Raises BadInput if both have some."""
+    files = [Found(path, None, None) for path in _images(folder, others)]
+    groups = [Found(path, None, place.name) for place in _folders(folder, others) for path in _images(place, others)]
+    if files and groups:
+        names = ", ".join(dict.fromkeys(file.group for file in groups))
+        raise BadInput(f"{folder}: holds images both beside and in its sub-folders {names}")
+    return files or groups
+
+
+def _folders(folder: Path, others: Counter[str]) -> list[Path]:
+    """The sub-folders, without those of systems and tools, such as .git, @eaDir and __MACOSX."""
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    passed_over = [path for path in folders if path.name.startswith((".", "@", "__"))]
+    others.update(f"folder {_text(path.name)}" for path in passed_over)
+    return [path for path in folders if path not in passed_over]
+
+
+def _images(folder: Path, others: Counter[str]) -> list[Path]:
+    """The image files directly in a folder; other visible files are counted in `others`."""
+    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())
+    others.update(_text(path.suffix.lower() or path.name) for path in files if path.suffix.lower() not in SUFFIXES)
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+def _load_all(files: list[Found], show: bool) -> list[Loaded]:
+    """All files, or BadInput that names the first five that can't be loaded."""
+    loaded, broken = [], []
+    for file in tqdm(files, desc="loading images", unit="images", disable=not show):
+        try:
+            loaded.append(load_image(file.path))
+        except BadInput as error:
+            broken.append(str(error))
+    if broken:
+        more = f" (and {len(broken) - 5} more files)" if len(broken) > 5 else ""
+        raise BadInput("; ".join(broken[:5]) + more)
+    return loaded
 
 
 def _warnings(bright: np.ndarray, train_images: torch.Tensor, test_images: torch.Tensor) -> tuple[str, ...]:
@@ -97,18 +188,9 @@ def _warnings(bright: np.ndarray, train_images: torch.Tensor, test_images: torch
     return tuple(found)
 
 
-def _scaled(folder: Path, files: list[Path]) -> tuple[np.ndarray, str]:
-    """The images (n, 28, 28) uint8 of files, on one scale for all 8-bit files and one for all deeper ones, and what
-    that scale is."""
-    images, broken = [], []
-    for file in files:
-        try:
-            images.append(load_image(file))
-        except BadInput as error:
-            broken.append(str(error))
-    if broken:
-        more = f" (and {len(broken) - 5} more files)" if len(broken) > 5 else ""
-        raise BadInput("; ".join(broken[:5]) + more)
+def _scaled(folder: Path, images: list[np.ndarray]) -> tuple[np.ndarray, str]:
+    """Images (n, 28, 28) uint8, on one scale for all 8-bit files and one for all deeper ones, and what that scale is:
+    from 0 to the smallest of WHITES that holds all values."""
     deep = np.array([image.dtype != np.uint8 for image in images])
     stack, ranges = np.stack([image.astype(np.float32) for image in images]), []
     for kind in (deep, ~deep):
@@ -119,21 +201,24 @@ def _scaled(folder: Path, files: list[Path]) -> tuple[np.ndarray, str]:
             stack[kind] = (stack[kind] - black) * (255 / (white - black))
             ranges.append(f"grey values {low:g} to {high:g} of {black:g} to {white:g}")
     if (stack == stack[0]).all():
-        raise BadInput(f"{folder}: all {len(files)} images are the same")
+        raise BadInput(f"{folder}: all {len(images)} images are the same")
     if np.ptp(stack) < MIN_CONTRAST:
         raise BadInput(f"{folder}: its images have no contrast: {' and '.join(ranges)}")
     return stack.round().clip(0, 255).astype(np.uint8), " and ".join(ranges)
 
 
-def load_image(file: Path) -> np.ndarray:
-    """One image file as (28, 28): turned as its EXIF says, made grey, padded to a square, resized.
+def load_image(file: Path) -> Loaded:
+    """One image file: turned as its EXIF orientation says, made grey, padded to a square, resized.
 
     uint8 for a file of 8 bits, else float32 in the file's own values. The padding has the median grey of the border.
     Raises BadInput for a file that is no readable image.
     """
     try:
-        with Image.open(file) as opened:
-            image = _grey(ImageOps.exif_transpose(opened))
+        content = file.read_bytes()
+        digest = hashlib.sha256(file.name.encode(errors="replace") + b"\0" + content).hexdigest()
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.draft(None, (4 * SIZE, 4 * SIZE))  # a large JPEG is decoded at about the size that is needed
+            image, more_pages = _grey(_upright(opened)), _pages(opened) - 1
         if image.size != (SIZE, SIZE):
             side, paper = max(image.size), np.percentile(_border(np.asarray(image)), 50, method="lower").item()
             square = Image.new(image.mode, (side, side), paper)
@@ -143,10 +228,27 @@ def load_image(file: Path) -> np.ndarray:
         pixels = np.array(image)
         if not np.isfinite(pixels).all():
             raise ValueError("holds values that are no numbers")
-        return pixels
+        return Loaded(pixels, digest, more_pages)
     except Exception as error:  # a decoder may raise anything for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{file}: cannot be read as an image: {reason}") from None
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    """An image turned as its EXIF orientation says. Nothing else of the metadata is needed, and none may spoil it."""
+    try:
+        number = int(opened.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged metadata says nothing of the pixels
+        return opened
+    return opened.transpose(Image.Transpose[TURNS[number - 2]]) if 2 <= number <= 8 else opened
+
+
+def _pages(opened: Image.Image) -> int:
+    """The pages of a file, of which the first is used."""
+    try:
+        return getattr(opened, "n_frames", 1)
+    except Exception:  # damaged behind its first page
+        return 2
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -23,11 +23,12 @@ def reconstruct(model: nn.Module, x: Tensor) -> Tensor:
 
 def save_epoch(run: Run, model: nn.Module) -> None:
     """epoch_NNN.png, test images above their reconstructions, and curves.png as of the epochs that are complete."""
-    x = run.data.test_images[:30]
-    pairs = torch.stack((figures.tile(x / 255, 3, 10), figures.tile(reconstruct(model, x), 3, 10)), dim=1)
-    title = f"{run.title}, {run.when}\ntest images above their reconstructions"
-    labels = ("original", "output") * 3
-    figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
+    if run.picture_due:
+        x = run.data.test_images[:30]
+        pairs = torch.stack((figures.tile(x / 255, 3, 10), figures.tile(reconstruct(model, x), 3, 10)), dim=1)
+        title = f"{run.title}, {run.when}\ntest images above their reconstructions"
+        labels = ("original", "output") * 3
+        figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
     error, ratio = "mean squared error per pixel", "test error over that of PCA"
     panels = {
         error: ["train_mse", "test_mse", "pca_test_mse"],
@@ -72,10 +73,9 @@ def save_range(run: Run, model: nn.Module) -> None:
 
 def report(run: Run, model: nn.Module, final: dict[str, float], warnings: Sequence[str | None]) -> dict:
     """The pictures and report.json of a finished run. final: the columns of metrics.csv on all images."""
-    save_hidden_units(run, model)
-    save_extremes(run, model)
-    save_range(run, model)
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
+    for save in (save_hidden_units, save_extremes, save_range):
+        run.attempt(save, model)
+    run.attempt(figures.save_animation)
     errors = f"{final['test_mse']:.6f} per pixel, {final['pca_test_mse']:.6f} of PCA with as many units"
     ratio = f"{final['ratio']:.4f}" if "ratio" in final else "none"
     lines = {"test error": errors, "ratio": ratio, "dead units": str(final["dead_units"])}

@@ -89,8 +89,12 @@ def save_reals(run: Run) -> None:
         shown = torch.cat([tile(images, 1, 10) for images in of_class])
     else:
         shown = tile(data.train_images, 10, 10)
+    names = display_names(data.classes)
+    if names == tuple(map(str, range(1, len(names) + 1))) != data.classes:
+        pairs = ", ".join(map(" = ".join, zip(names, data.classes, strict=True)))
+        run.say(f"pictures can't show the names of the classes and number them: {pairs}")
     title = f"{data.title}: training images"
-    save_grid(run.folder / "reals.png", shown / 255, title, display_names(data.classes))
+    save_grid(run.folder / "reals.png", shown / 255, title, names)
 
 
 def tile(images: Tensor, rows: int, columns: int) -> Tensor:
@@ -100,23 +104,19 @@ def tile(images: Tensor, rows: int, columns: int) -> Tensor:
     return shown.view(rows, columns, *images.shape[1:])
 
 
-def epoch_pictures(folder: Path, ending: str = "") -> list[Path]:
-    """The pictures epoch_NNN with this ending in a run folder, sorted by epoch."""
-    return sorted(folder.glob(f"epoch_*{ending}.png"), key=lambda path: int(path.stem.split("_")[1]))
-
-
-def save_animation(path: Path, frames: Sequence[Path]) -> None:
-    """Save an endless GIF of PNG files of `save_grid`: at most 60 of them, evenly spaced.
+def save_animation(run: Run, ending: str = "") -> None:
+    """Save training.gif: the pictures epoch_NNN with this ending as an endless GIF, at most 60 of them, evenly spaced.
 
     The rows of each frame are sorted as those of the last one, which is shown for two seconds.
     """
+    frames = sorted(run.folder.glob(f"epoch_*{ending}.png"), key=lambda path: int(path.stem.split("_")[1]))
     chosen = sorted({round(place) for place in np.linspace(0, len(frames) - 1, min(60, len(frames)))})
     # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
     first, *others = (
         load_grid(frames[i], frames[-1])[0].point(lambda grey: round(grey / 17) * 17).convert("P") for i in chosen
     )
     durations = [max(80, 3000 // len(chosen))] * len(others) + [2000]
-    with atomic_write(path) as scratch:
+    with atomic_write(run.folder / "training.gif") as scratch:
         first.save(
             scratch, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True
         )

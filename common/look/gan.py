@@ -21,9 +21,10 @@ COLUMNS |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": 
 
 def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
     """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
-    title = f"{run.title}, {run.when}\na hundred samples, the same noise in every epoch"
-    images = model.generate(100, noise).view(10, 10, 28, 28)
-    figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
+    if run.picture_due:
+        title = f"{run.title}, {run.when}\na hundred samples, the same noise in every epoch"
+        images = model.generate(100, noise).view(10, 10, 28, 28)
+        figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
     frechet, shares = "Fréchet ×: over that of real images", "distance of the classes' shares"
     real = "mean probability of being real"
     panels = {
@@ -45,22 +46,24 @@ def save_interpolation(run: Run, model: nn.Module, noise: Tensor) -> None:
     """
     start, end = noise[:8, None], noise[8:16, None]
     where = torch.linspace(0, 1, 11, device=noise.device)[None, :, None]
-    angle = torch.arccos(F.cosine_similarity(start, end, dim=-1))[..., None]
+    angle = torch.arccos(F.cosine_similarity(start, end, dim=-1).clamp(-1, 1))[..., None]
     path = (torch.sin((1 - where) * angle) * start + torch.sin(where * angle) * end) / torch.sin(angle)
+    parallel = torch.sin(angle) < 1e-3  # as all vectors of one number are
+    path = torch.where(parallel, torch.lerp(start, end, where), path)
     images = model.generate(8 * 11, path.flatten(0, 1)).view(8, 11, 28, 28)
     title = f"{run.title}, {run.when}\nin each row a walk from one noise to another"
     labels = [f"{value:.1f}" for value in where.flatten()]
     figures.save_grid(run.folder / "interpolation.png", images, title, column_labels=labels)
 
 
-def save_neighbours(run: Run, samples: Tensor) -> float | None:
-    """neighbours.png: ten of the samples (100, 1, 28, 28), each above the three training images nearest to it.
+def save_neighbours(run: Run, model: nn.Module, noise: Tensor) -> float | None:
+    """neighbours.png: the samples of the first ten of a hundred latents, above the training images nearest to them.
 
     Returns the mean distance of the samples to their nearest training image, over the same for the first hundred test
     images: far below 1 means that the generator copies. None if the test images are all training images, too.
     """
     real = run.data.train_images.flatten(1).float() / 255
-    samples = samples.flatten(1)
+    samples = model.generate(100, noise).flatten(1)
     nearest = torch.cdist(samples, real).topk(3, largest=False)
     unseen = torch.cdist(run.data.test_images[:100].flatten(1).float() / 255, real).min(dim=1).values
     rows = torch.cat((samples[None, :10], real[nearest.indices[:10]].transpose(0, 1)))
@@ -95,6 +98,11 @@ def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
         plots.save_figure(path, figure, pdf)
 
 
+def save_digits(run: Run, title: str, shares: Sequence[float]) -> None:
+    """digits.png: the shares of this run."""
+    save_shares(run.folder / "digits.png", run.data, title, [shares])
+
+
 def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | None) -> dict:
     """The pictures and report.json of a finished run."""
     scores, lines = {}, {}
@@ -105,10 +113,10 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
             f"{run.title}, {run.when}: shares of the classes",
             [run.rows[-1][name] for name in scorer.columns],
         )
-        save_shares(run.folder / "digits.png", run.data, title, [shares])
-    save_interpolation(run, model, noise)
-    novelty = save_neighbours(run, model.generate(100, noise))
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder))
+        run.attempt(save_digits, title, shares)
+    run.attempt(save_interpolation, model, noise)
+    novelty = run.attempt(save_neighbours, model, noise)
+    run.attempt(figures.save_animation)
     collapsed = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
     if novelty is not None:
         lines["novelty"] = f"samples are {novelty:.2f} times as far from the training images as test images are"

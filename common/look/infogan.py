@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data import DIGITS, Dataset, to_float
+from common.data.inputs import sampling_generator
 from common.explorer.pack import save_page
 from common.look import figures, metrics, plots
 from common.look.fonts import display_names
 from common.look.scorer import SampleScorer
 from common.run.run import Run
 from common.train.guide import PseudoLabels
-from common.train.random import sampling_generator
 
 CATEGORIES = 10
 # columns of metrics.csv on the console, and the names of those of real images in curves.png
@@ -123,6 +123,9 @@ def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Ten
 
 def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
     """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete. latent: of ten columns."""
+    save_curves(run)
+    if not run.picture_due:
+        return
     accuracy = run.rows[-1].get("accuracy") if run.rows else None
     right = "" if accuracy is None else f", c1 right on {accuracy:.1%} of the test images"
     keys = model.digit_of_category.argsort().tolist()
@@ -131,6 +134,10 @@ def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
         path = run.folder / f"epoch_{run.epoch:03d}_{code}.png"
         columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
         figures.save_grid(path, sheet, title, row_names(run.data), columns, keys)
+
+
+def save_curves(run: Run) -> None:
+    """curves.png as of the epochs that are complete."""
     c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
     panels = {
         c1: ["info_c1_nats", "guide_c1_nats"],
@@ -143,9 +150,9 @@ def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
     plots.save_curves(run, panels, reference=reference, percent=(right, real), names=COLUMNS | ON_REAL_IMAGES)
 
 
-def save_codes(run: Run, found: dict[str, Tensor], numbers: dict[str, float]) -> None:
+def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float]) -> None:
     """codes.png and .pdf: the three sheets side by side, with what each code does."""
-    names = row_names(run.data)
+    found, names = sheets(model, latent.noise, latent.continuous), row_names(run.data)
     with plots.new_figure(15, 6.4, "".join(names)) as figure:
         panels = figure.subplots(1, 3, width_ratios=[sheet.shape[1] for sheet in found.values()])
         for axes, (code, sheet) in zip(panels, found.items(), strict=True):
@@ -214,9 +221,9 @@ def report(
         if config.guided:
             table = metrics.contingency(guide.c1.long(), data.train_labels, CATEGORIES)
             found["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
-    save_codes(run, sheets(model, latent.noise, latent.continuous), factors)
-    figures.save_animation(run.folder / "training.gif", figures.epoch_pictures(run.folder, "_c1"))
-    save_explorer(run, model, factors, agreement.get("accuracy"))
+    run.attempt(save_codes, model, latent, factors)
+    run.attempt(figures.save_animation, "_c1")
+    run.attempt(save_explorer, model, factors, agreement.get("accuracy"))
     information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
     information["info_c1_maximum_nats"] = math.log(CATEGORIES)
     numbers = {**agreement, **information, **found, **factors, **(scorer.summary(scores) if tables else {})}
@@ -226,23 +233,27 @@ def report(
 
 
 def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str, Any]:
-    """How well c1 agrees with the classes, for report.json, and confusion.png."""
+    """How well c1 agrees with the classes, for report.json; saves confusion.png."""
     digit_of_category = model.digit_of_category.cpu().numpy()
-    order, names = np.argsort(digit_of_category), row_names(run.data)
-    rows = [f"category {category} (mostly {name})" for category, name in zip(order, names, strict=True)]
-    plots.save_confusion(
-        run.folder / "confusion.png",
-        tables.test[order, : len(run.data.classes)],
-        f"{run.title}: c1 on the test images",
-        rows,
-        display_names(run.data.classes),
-        ("what Q predicts", "class of the image, percent of the row"),
-    )
+    run.attempt(save_confusion, tables.test, np.argsort(digit_of_category))
     return {
         "classes": ", ".join(run.data.classes),
         "accuracy": metrics.accuracy(tables.test, digit_of_category),
         "accuracy_majority_map": metrics.accuracy(tables.test, metrics.majority(tables.train)),
     }
+
+
+def save_confusion(run: Run, table: np.ndarray, order: np.ndarray) -> None:
+    """confusion.png: the categories, in this order, against the classes."""
+    rows = [f"category {category} (mostly {name})" for category, name in zip(order, row_names(run.data), strict=True)]
+    plots.save_confusion(
+        run.folder / "confusion.png",
+        table[order, : len(run.data.classes)],
+        f"{run.title}: c1 on the test images",
+        rows,
+        display_names(run.data.classes),
+        ("what Q predicts", "class of the image, percent of the row"),
+    )
 
 
 def scorecard(report: Mapping[str, Any]) -> dict[str, str]:

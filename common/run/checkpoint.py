@@ -50,6 +50,14 @@ def load_state(content: Content, parts: Mapping[str, Any]) -> None:
             for key, value in own.items():
                 index, _, moment = key.partition(".")
                 state.setdefault(int(index), {})[moment] = value
+            weights = [weight for group in part.param_groups for weight in group["params"]]
+            # PyTorch does not check this, and a fused step would write beyond a smaller tensor.
+            if state and not (
+                sorted(state) == list(range(len(weights)))
+                and len({frozenset(moments) for moments in state.values()}) == 1
+                and all(v.shape in ((), weights[index].shape) for index in state for v in state[index].values())
+            ):
+                raise ValueError(f"the moments of {name} do not fit its weights")
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
         else:
             part.load_state_dict(own, assign=any(value.is_meta for value in part.state_dict().values()))

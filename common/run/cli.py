@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from common.run.console import interrupt_at_once, open_streams
 from common.train.device import keep_freed_memory
 
 STATUS = {BadInput: 2, Stopped: 130, KeyboardInterrupt: 130}
-STATUS |= dict.fromkeys((RunFailed, MemoryError, torch.OutOfMemoryError, OSError), 1)
+STATUS |= dict.fromkeys((RunFailed, MemoryError, OSError), 1)
 
 
 def run_cli(main: Callable[[Any], dict], config_class: type[Settings]) -> None:
@@ -33,11 +34,15 @@ def run_program(main: Callable[[list[str]], object]) -> object:
     keep_freed_memory()
     try:
         return main(sys.argv[1:])
-    except tuple(STATUS) as error:
-        status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    except (*STATUS, RuntimeError) as error:
+        full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        full = full or re.search("out of memory|memory: you tried|bad_alloc", str(error))
+        if not full and not isinstance(error, tuple(STATUS)):
+            raise
+        status = 1 if full else next(status for kind, status in STATUS.items() if isinstance(error, kind))
         line = str(error) or "stopped"
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            line = "out of memory, a smaller --batch-size needs less"
+        if full:  # on a CPU PyTorch raises a plain RuntimeError
+            line = "out of memory: a smaller --batch-size, or smaller networks, need less"
         elif isinstance(error, OSError):
             line = f"{error.filename or 'the run'}: {error.strerror or error}"
         lines = line, *getattr(error, "__notes__", ())
@@ -79,10 +84,12 @@ def parser_of(config_class: type[Settings]) -> Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    groups, comments = {}, _comments(Settings) | _comments(config_class)
-    kinds = get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        group, comment = comments.get(field.name, ("other", ""))
+    groups, kinds, comments = {}, get_type_hints(config_class), {}
+    for one in config_class.__mro__[:-1]:  # down to Settings
+        comments |= {name: comment for name, comment in _comments(one).items() if name not in comments}
+    order = list(comments)  # the script's own fields first
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: order.index(field.name)):
+        group, comment = comments[field.name]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         default = str(field.default).strip("()")

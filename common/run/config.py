@@ -51,7 +51,7 @@ class Settings:
     def __init_subclass__(cls):
         """A Config names only the limits and presets that it adds."""
         cls.LIMITS = cls.__base__.LIMITS | cls.LIMITS
-        cls.PRESETS = cls.PRESETS | cls.__base__.PRESETS
+        cls.PRESETS = cls.__base__.PRESETS | cls.PRESETS
 
     def __post_init__(self):
         """Raises BadInput for the first field of another type, out of its limits, or of no known choice."""
@@ -65,7 +65,7 @@ class Settings:
     def make(cls, **given: Any) -> Self:
         """A Config as the shell makes it: the presets among the given fields (`smoke=True`) first, then the fields."""
         preset = {}
-        for name, fields in cls.PRESETS.items():
+        for name, fields in reversed(cls.PRESETS.items()):  # smoke makes any other short
             if given.get(name):
                 preset |= fields
         return cls(**preset | given)
@@ -84,7 +84,7 @@ def _checked(name: str, kind: Any, value: Any, limits: tuple[float, float]) -> A
         return as_path(name, value)
     for number, like in ((int, Integral), (float, Real)):
         if kind is number and isinstance(value, (like, str)) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OverflowError):
                 value = number(value)
     if origin is not Literal and type(value) is not kind:
         raise BadInput(f"{name} must be of type {kind.__name__}, not {value!r}")

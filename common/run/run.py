@@ -3,6 +3,7 @@
 Training can stop after any update: checkpoint.pt and metrics.csv hold all that is needed to continue to the same bytes.
 """
 
+import errno
 import hashlib
 import math
 import shlex
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from common import BadInput, RunFailed, Stopped
@@ -30,6 +32,7 @@ from common.train.device import choose_device, choose_precision, mixed_precision
 from common.train.random import stream
 
 TIME_COLUMNS = ("seconds", "images_per_second")
+LEAST_UPDATES = 1000  # of a run whose length was not chosen: with fewer neither GAN learns anything
 PLOT_EVERY = 20.0  # seconds at least between two plots of the curves, each of which takes about one
 
 
@@ -52,7 +55,9 @@ class Run:
             batch_ends(config, NAMED_SETS)  # before a download is tried
         self.console = Console(config.quiet)
         self.say = self.console.say
-        self.data = load_dataset(config.dataset, config.data_dir, config.smoke).to(self.device)
+        self.data = load_dataset(config.dataset, config.data_dir, config.smoke, self.console.interactive).to(
+            self.device
+        )
         self.n = len(self.data.train_images)
         self.title = f"{config.SCRIPT} on {self.data.title}"
         self.epochs, self.epoch, self.step = epochs_of(config, self.n), 0, 0
@@ -62,6 +67,7 @@ class Run:
         self._sums: dict[str, Tensor] = {}
         self._parts: dict[str, Any] = {}
         self._warned: str | None = None
+        self._failed: list[str] = []  # pictures that could not be made
         self._signals, self._bar = DeferredSignals(), None
         self._images, self._seconds, self._since, self._plotted = 0, 0.0, 0.0, -math.inf
         # What was decided is stored in place of `auto`: a resumed run must not decide again.
@@ -72,6 +78,11 @@ class Run:
         else:
             self.folder = run_folder(config.resume)
             self._compare(vars(read_config(self.folder, type(config))))
+        self._lock = FileLock(self.folder / ".lock", blocking=False)  # the system frees it when a process dies
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BadInput(f"{self.folder}: another process trains this run; wait for its end, or stop it") from None
 
     def _compare(self, before: Mapping[str, Any]) -> None:
         """Raise BadInput if the run to resume had another field that may not change, or other images."""
@@ -89,6 +100,8 @@ class Run:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._signals.__exit__()
+        (self.folder / ".lock").unlink(missing_ok=True)  # before the lock is free, or it could be another's
+        self._lock.release()
         if self._bar is not None:
             self._bar.close()
         if error and (self.folder / "config.json").exists() and not isinstance(error, (BadInput, RunFailed)):
@@ -114,6 +127,25 @@ class Run:
         due = self.epoch == self.epochs or time.perf_counter() - self._plotted > PLOT_EVERY
         self._plotted = time.perf_counter() if due else self._plotted
         return due
+
+    @property
+    def picture_due(self) -> bool:
+        """Whether this epoch keeps its pictures: about a hundred of a run do, the first and the last among them."""
+        return self.epoch % math.ceil(self.epochs / 100) == 0 or self.epoch in (1, self.epochs)
+
+    def attempt(self, save: Callable[..., Any], *given: Any) -> Any:
+        """Call what only makes pictures or measures them. An error there is a warning: it must not cost the report.
+
+        A full disk still ends the run, which can be resumed.
+        """
+        try:
+            return save(self, *given)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            self._failed.append(f"{save.__name__} failed: {type(error).__name__}: {one_line(error)}")
+            self.console.warn(self._failed[-1])
+            return None
 
     def stream(self, name: str) -> torch.Generator:
         """The random generator of this name, from the run's seed, on its device."""
@@ -169,7 +201,9 @@ class Run:
         write_csv(self.folder / "metrics.csv", self.rows)
         self.save()
         self.console.say_epoch(self.rows[-1], self.epochs, columns)
-        if (warning := join_warnings(warnings)) != self._warned:  # not again in every epoch
+        # What ten updates of a smoke run look like is no warning.
+        warning = None if self.config.smoke else join_warnings(warnings)
+        if warning != self._warned:  # not again in every epoch
             self.console.warn(warning)
         self._warned = warning
 
@@ -177,11 +211,15 @@ class Run:
         self, numbers: dict[str, Any], scorecard: Mapping[str, str], picture: str, warnings: Sequence[str | None] = ()
     ) -> dict[str, Any]:
         """Write report.json, print the scorecard, lines {name: text}, and where to look; return the numbers."""
+        warnings = [*self._failed, *(() if self.config.smoke else warnings)]
         numbers = {"dataset": self.data.name, "epochs": self.epoch, **numbers, "warning": join_warnings(warnings)}
         numbers["seconds"] = sum(row["seconds"] for row in self.rows)
         write_json(self.folder / "report.json", numbers)
         longer = f"{self._resume_command()} --epochs {2 * self.epoch}"
         where = {"look at": self.folder / picture, "folder": self.folder, "train longer": longer}
+        if self.config.smoke:
+            del where["train longer"]
+            where["smoke"] = f"everything works; the pictures are noise, since only {self.updates} updates were made"
         self.console.say_scorecard(
             f"{self.title}, after {self.epoch} epochs", numbers["warning"], {**scorecard, **where}
         )
@@ -209,6 +247,8 @@ class Run:
             self.save()
         elif self.rows:
             write_csv(self.folder / "metrics.csv", self.rows)  # a killed run may have left one row too many
+        else:
+            (self.folder / "metrics.csv").unlink(missing_ok=True)
         write_json(self.folder / "config.json", self._stored)
         self._since = time.perf_counter()  # what comes before the first update counts to its epoch
 
@@ -221,6 +261,8 @@ class Run:
             torch.set_rng_state(content["torch_random_state"])
             self.epoch, self.step = content["epoch"], content["step"]
             self._sums = {name.removeprefix("sum."): content[name].to(self.device) for name in sums}
+            if not (self.epoch >= 0 and 0 <= self.step <= self.updates_per_epoch):
+                raise ValueError(f"epoch {self.epoch}, step {self.step}")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BadInput(f"{path}: does not fit config.json: {one_line(error)}") from None
         if self.epoch + (self.step > 0) > self.epochs:
@@ -252,17 +294,24 @@ class Run:
 def batch_ends(config: Settings, images: int) -> list[int]:
     """Where the batches of an epoch end, except the last. A single image left over joins the batch before it.
 
-    The default batch size becomes that of a smaller set; one that was chosen raises BadInput.
+    The default batch size is smaller on a small set: a tenth of it, at least 16. One that was chosen and is larger than
+    the set raises BadInput.
     """
-    if config.batch_size > images and config.batch_size != type(config).batch_size:
-        raise BadInput(f"--batch-size {config.batch_size} is larger than the training set of {images} images")
-    return list(range(config.batch_size, images - 1, config.batch_size))
+    size = config.batch_size
+    if size == type(config).batch_size:
+        size = min(size, max(16, images // 10))
+    elif size > images:
+        raise BadInput(f"--batch-size {size} is larger than the training set of {images} images")
+    return list(range(size, images - 1, size))
 
 
 def epochs_of(config: Settings, images: int) -> int:
-    """The epochs of a run. If no number was chosen, n < 20,000 images get 20,000 / n times the default, at most 20."""
-    default = config.epochs == type(config).epochs
-    return math.ceil(config.epochs * min(20, max(1, 20_000 / images))) if default else config.epochs
+    """The epochs of a run. If no number was chosen, n < 20,000 images get 20,000 / n times the default, at most 20
+    times, and in any case at least 1,000 updates."""
+    if config.epochs != type(config).epochs:
+        return config.epochs
+    longer = config.epochs * min(20, max(1, 20_000 / images))
+    return math.ceil(max(longer, LEAST_UPDATES / (len(batch_ends(config, images)) + 1)))
 
 
 def program() -> Path | None:
@@ -273,10 +322,6 @@ def program() -> Path | None:
 
 def as_stored(config: Settings) -> dict[str, Any]:
     """What config.json holds: the fields, paths in full, and where the run comes from."""
-    commit = None
-    if shutil.which("git"):
-        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-        commit = git.stdout.strip() if git.returncode == 0 else None
     packages = ("torch", "torchvision", "numpy", "scipy", "matplotlib")
     fields = {name: value for name, value in vars(config).items() if name not in ACTIONS}
     return fields | {
@@ -284,10 +329,21 @@ def as_stored(config: Settings) -> dict[str, Any]:
         "out": config.out.resolve(),
         "script": config.SCRIPT,
         "command": shlex.join(sys.argv) if program() else None,  # a notebook has no command line of its own
-        "git_commit": commit,
+        "git_commit": git_commit(),
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def git_commit() -> str | None:
+    """The commit of this repository, with "-dirty" behind it if files differ from it; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    if not shutil.which("git") or Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
 
 
 def checksum(data: Dataset) -> str:

@@ -17,12 +17,3 @@ def stream_seed(seed: int, name: str, number: int = 0) -> int:
 def stream(seed: int, name: str, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator for one purpose, on the device that is to use it."""
     return torch.Generator(device).manual_seed(stream_seed(seed, name, number))
-
-
-def sampling_generator(seed: int | None) -> torch.Generator:
-    """The random generator of a model's `generate`, on the CPU. Without a seed its numbers differ every time."""
-    random = torch.Generator()
-    if seed is None:
-        random.seed()
-        return random
-    return random.manual_seed(stream_seed(seed, "generate"))
