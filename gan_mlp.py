@@ -181,6 +181,7 @@ def refresh_batchnorm(model: GAN, random: torch.Generator) -> None:
             layer.momentum = 1.0  # the statistics become those of the next batch
     model.ema.train()
     model.ema(model.sample_latent(10_000, random))
+    model.ema.eval()
 
 
 def make_optimizers(model: GAN) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -235,10 +236,8 @@ def main(config: Config) -> dict:
         scorer = SampleScorer(run.data, config.data_dir, run.console) if run.data.classes else None
         for _ in run.remaining_epochs():
             for batch in run.batches():
-                real, decay = (
-                    to_float(run.data.train_images.index_select(0, batch)),
-                    ema_decay(config.average, run.updates),
-                )
+                real = to_float(run.data.train_images.index_select(0, batch))
+                decay = ema_decay(config.average, run.updates)
                 run.log(update(model, optimizers, real, random, run.autocast, decay))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)

@@ -360,10 +360,8 @@ def main(config: Config) -> dict:
         for _ in run.remaining_epochs():
             for batch in run.batches():
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
-                real, decay = (
-                    to_float(run.data.train_images.index_select(0, batch)),
-                    ema_decay(config.average, run.updates),
-                )
+                real = to_float(run.data.train_images.index_select(0, batch))
+                decay = ema_decay(config.average, run.updates)
                 run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)

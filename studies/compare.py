@@ -33,7 +33,7 @@ from studies.seeds import PLACES, SCRIPTS
 
 ACROSS = 3  # panels, and pictures, in a row
 GAP = 16  # screen pixels between pictures
-HIGHER = ("accuracy", "drawn_as_meant", "info_c", "mutual_information", "neighbours_agree")  # is better
+HIGHER = ("accuracy", "drawn_as_meant", "info_c", "neighbours_agree")  # is better
 LOWER = ("frechet", "ratio", "mse", "class_total_variation", "dead_units")
 
 
