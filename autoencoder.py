@@ -4,12 +4,12 @@
 
 One hidden layer with ReLU, a linear output, squared error, weights from a Gaussian of standard deviation 0.01. No such
 network can beat PCA of the same rank on its training set (Bourlard and Kamp 1988): whatever the hidden layer does, the
-output lies in the span of 100 columns and a bias, and PCA finds the best such span. So the loss has a known floor, and
-the ratio to it says how good the training was, which a loss alone never does.
+output is a bias plus a combination of 100 columns, and PCA finds the best such columns. So the training loss has a
+known floor; the ratio to PCA, on test images, says how good the training was, which a loss alone never does.
 
 Departures from the textbook: Adam with a learning rate that rises and then falls to 0 along a cosine, a positive
 initial bias that keeps every hidden unit alive, and an output bias that starts at the mean image. `--optimizer sgd` is
-the textbook's recipe, see `reconstruction_loss`.
+the textbook's optimiser and loss only, see `reconstruction_loss`.
 """
 
 import math
@@ -37,7 +37,7 @@ from common.train.random import stream_seed
 
 PIXELS = 28 * 28
 WARM_UP = 0.04  # share of the updates in which Adam's learning rate rises [tuned: docs/autoencoder.md]
-WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd` [textbook]
+WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd`, biases included [textbook]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Config(Settings):
     hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some die on small sets [docs/autoencoder.md]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
-    epochs: int = 30  # passes over the training images; the default grows below 20,000 [tuned: docs/autoencoder.md]
-    batch_size: int = 128  # images per update [assumption]
-    learning_rate: float = 3e-3  # the highest; rises over 4 % of the updates, then falls to 0 [docs/autoencoder.md]
-    learning_rate_sgd: float = 1e-2  # of sgd at the start, whose loss is summed over pixels [docs/autoencoder.md]
+    epochs: int = 30  # passes over the training images; more if fewer than 20,000 [tuned: docs/autoencoder.md]
+    batch_size: int = 128  # images per update [our choice]
+    learning_rate: float = 3e-3  # peak, reached after 4 % of the updates; then falls to 0 [docs/autoencoder.md]
+    learning_rate_sgd: float = 1e-2  # SGD's at the start; its loss is summed over pixels [docs/autoencoder.md]
     seed: int = 0  # decides weights and order
     # machine
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16 is slower on small layers [docs/speed.md]
@@ -126,12 +126,12 @@ def make_optimizer(model: Autoencoder) -> torch.optim.Optimizer:
     config = model.config
     if config.optimizer == "adam":
         return adam(model, config.learning_rate)
-    weights = [{"params": model.parameters(), "initial_lr": config.learning_rate_sgd}]
-    return torch.optim.SGD(weights, config.learning_rate_sgd, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
+    groups = [{"params": model.parameters(), "initial_lr": config.learning_rate_sgd}]
+    return torch.optim.SGD(groups, config.learning_rate_sgd, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def schedule(optimizer: torch.optim.Optimizer, config: Config, progress: float) -> None:
-    """Set the learning rate of the next update, after this share of all updates: it falls to 0 along a cosine. Adam's
+    """Set the learning rate at this progress (share of the updates done): it falls to 0 along a cosine. Adam's
     rises first: its first steps all go one way, and full ones would kill hidden units for good."""
     rise = min(1, progress / WARM_UP + 0.01) if config.optimizer == "adam" else 1
     scale_learning_rates(rise * 0.5 * (1 + math.cos(math.pi * progress)), optimizer)
@@ -197,7 +197,7 @@ def measure(model: Autoencoder, data: Dataset, pca_test_mse: float, part: int | 
 
 
 def doubts(row: dict[str, float], config: Config) -> tuple[str | None, ...]:
-    """What a person would object to: a tenth of the hidden units or more are dead, or there is no ratio."""
+    """Warnings: a tenth of the hidden units or more are dead, or there is no ratio."""
     dead = f"{row['dead_units']} of {config.hidden} hidden units are dead"
     exact = f"PCA of rank {config.hidden} leaves no error on these images, so there is no ratio to it"
     return dead if row["dead_units"] >= config.hidden / 10 else None, None if "ratio" in row else exact

@@ -3,13 +3,14 @@
     python gan_mlp.py          # 5 minutes on two cores; docs/gan.md has the table of seeds
 
 Goodfellow et al. 2014, "Generative Adversarial Networks" (arXiv:1406.2661), without a single convolution. Such a GAN is
-known for generating too many 1s: a stroke of few pixels is the easiest thing to get right, and D objects late. Here a
-classifier that never touches the training counts the samples after every epoch: over seeds 0 to 9 and 500 to 502 every
-digit has a share between 8.4 and 12.2 %, and the Fréchet distance is 2.3 to 4.0 times that of the training images.
+known for generating too many 1s: a stroke of few pixels is the easiest thing to get right, and the discriminator D is
+slow to notice. Here a classifier that never touches the training counts the samples after every epoch: over seeds 0 to
+9 and 500 to 502 every digit has a share between 8.4 and 12.2 %, and the Fréchet distance to the test images is 2.3 to
+4.0 times that of training images.
 
-Departures from the paper: BatchNorm in G, Adam and two steps per batch as in DCGAN (Radford et al. 2015,
-arXiv:1511.06434) but without momentum, the non-saturating loss, images shifted by a pixel before D sees them, a larger
-learning rate for G than for D, and samples from an exponential moving average of G's weights.
+Departures from the paper: BatchNorm in G, leaky ReLU and no dropout in D, Adam without momentum, one batch of noise for
+the steps of D and G, images shifted by up to a pixel before D sees them, a larger learning rate for G than for D, and
+samples from an exponential moving average of G's weights.
 """
 
 import copy
@@ -42,13 +43,13 @@ PIXELS = 28 * 28
 class Config(Settings):
     # networks
     noise_size: int = 100  # numbers in z, standard normal [DCGAN]
-    widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [assumption]
-    widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [assumption]
+    widths_g: tuple[int, ...] = (128, 256, 512)  # hidden layers of G, from the noise on [our choice]
+    widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [our choice]
     leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
     shift: int = 1  # D sees every image shifted by up to so many pixels [tuned: docs/gan.md]
     # optimisation
-    epochs: int = 40  # passes over the training images; the default grows below 20,000 [tuned: docs/gan.md]
+    epochs: int = 40  # passes over the training images; more if fewer than 20,000 [tuned: docs/gan.md]
     batch_size: int = 128  # images per update [DCGAN]
     learning_rate_d: float = 8e-4  # Adam's for D [tuned: docs/gan.md]
     learning_rate_g: float = 2e-3  # Adam's for G [tuned: docs/gan.md]
@@ -69,7 +70,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """-E log D(G(z)), the non-saturating form, which has a slope where D is sure; ln 2 at zero logits (n, 1)."""
+    """-E log D(G(z)), the non-saturating form, which has a gradient where D is sure; ln 2 at zero logits (n, 1)."""
     return F.softplus(-fake_logits).mean()
 
 
@@ -156,9 +157,9 @@ def load(run_folder: str | Path) -> GAN:
 
 
 def random_shift(x: Tensor, reach: int, random: torch.Generator) -> Tensor:
-    """Images (n, 1, 28, 28), each shifted at random by up to `reach` pixels in both directions, black coming in.
+    """Images (n, 1, 28, 28), each shifted at random by up to `reach` pixels along each axis, black coming in.
 
-    D must judge generated and real images shifted alike, and G learns through the shift (Zhao et al. 2020,
+    Real and generated images are both shifted, and G's gradient passes through the shift (Zhao et al. 2020,
     arXiv:2006.10738, "differentiable augmentation"): a fully connected D would otherwise memorise single pixels.
     """
     if reach == 0:
@@ -207,7 +208,7 @@ def update(
     with autocast:
         fake = model.generator(model.sample_latent(len(real), random))
         real, fake = random_shift(real, shift, random), random_shift(fake, shift, random)
-        # In one pass: D has no BatchNorm that would mix the two, and one product of twice the height is faster.
+        # In one pass: D has no BatchNorm that would mix the two, and one larger matrix product is faster.
         real_logits, fake_logits = d(torch.cat((real, fake.detach()))).chunk(2)
         loss_d = discriminator_loss(real_logits, fake_logits)
     optimizer_step(optimizer_d, loss_d)
@@ -248,7 +249,7 @@ def main(config: Config) -> dict:
 
 
 def measure(run: Run, model: GAN, scorer: SampleScorer | None) -> dict[str, float]:
-    """The columns of metrics.csv: losses, D's mean probabilities of being real, and the scores of samples."""
+    """The columns of metrics.csv: losses, D's mean output on real and on generated images, the scores of samples."""
     mean = run.means()
     row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
     if scorer:

@@ -1,20 +1,21 @@
-"""InfoGAN learns MNIST's ten digits, their slant and their stroke without a label.
+"""InfoGAN learns MNIST's ten digits, their slant and their thickness without a label.
 
     python infogan.py          # accuracy 98.3 to 98.6 % on seeds 0 to 9; 8 minutes on two cores with bfloat16
-    python infogan.py --paper  # the paper's recipe alone: which ten clusters c1 finds depends on the seed
+    python infogan.py --paper  # the paper's recipe, nothing added: which ten clusters c1 finds depends on the seed
 
 Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
 Nets" (arXiv:1606.03657). A generator G makes an image from noise z and a code c: a category c1 (one of ten) and two
 numbers c2 and c3. A network Q must predict the code from the image, which makes the code mean something.
 
 The paper's objective asks that c1 can be predicted, not that it is the digit. So a small network first clusters the
-real images without a label (common/train/guide.py): into ten categories, each image with its slant and its thickness.
+real images without a label (common/train/guide.py) into ten categories, and measures each image's slant and thickness.
 Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
 Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, samples from a moving
-average of G; `--paper` takes all four back. Two stay, as in the authors' code: L_I also trains the layers that D and Q
-share, and c2 and c3 weigh as much as c1. D ends in two logits and a softmax, which is one logit and a sigmoid written
-twice. Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
+average of G; `--paper` takes all four back. Others stay: L_I also trains the layers that D and Q share, and c2 and c3
+weigh as much as c1 (both as in the authors' code); the noise is normal, theirs uniform. D ends in two logits and a
+softmax, which equals a sigmoid of their difference. Labels never reach training: they say which digit a category is,
+and how well c1 agrees with the digits.
 """
 
 import copy
@@ -50,21 +51,21 @@ EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays th
 @dataclass(frozen=True)
 class Config(Settings):
     # latents and posterior
-    noise_size: int = 62  # numbers in z, standard normal [authors' code]
+    noise_size: int = 62  # numbers in z [paper C.1], standard normal (authors' code: uniform)
     learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images; the default grows below 20,000 [tuned: docs/infogan.md]
+    epochs: int = 3  # passes over the training images; more if fewer than 20,000 [tuned: docs/infogan.md]
     batch_size: int = 128  # images per update [authors' code]
     learning_rate_d: float = 8e-4  # Adam's for D and Q; the paper's is 2e-4 [tuned: docs/infogan.md]
     learning_rate_g: float = 1e-3  # Adam's for G [paper C.1]
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
-    beta1: float = 0.5  # Adam's decay of the first moment [paper C.1]
-    info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q fitted but unseen by G [authors' code]
+    beta1: float = 0.5  # Adam's decay of the first moment [authors' code]
+    info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
     continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
     average: float = 0.999  # decay of the moving average of G's weights that samples come from; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
-    paper: bool = False  # the paper's recipe alone: no guide, its learning rates throughout, no average, 12 epochs
+    paper: bool = False  # the paper's recipe: no guide, its learning rates throughout, no average, 12 epochs
 
     SCRIPT = "infogan"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
@@ -95,7 +96,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
-    """-E log Q(c | x) of each continuous code, (n, 2) each -> (2,), with Q(c | x) = N(mean, exp(log_variance)).
+    """-E log Q(c | x) per continuous code, three (n, 2) -> (2,), with Q(c | x) = N(mean, exp(log_variance)).
 
     A diagonal Gaussian: Q gives each code a mean and a variance, and the log-densities of c2 and c3 add. With the
     variance fixed to 1 this is half the squared error plus ln(2 pi) / 2, which is kept: without it L_I is no bound.
@@ -104,8 +105,8 @@ def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
 
 
 def information(q: "Posterior", c1: Tensor, continuous: Tensor, weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5) of codes (n,) and (n, 2), and the scalars to log. weight: of c2 and
-    c3 within it.
+    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5) of codes (n,) and (n, 2), and the scalars to log. weight: factor
+    on the terms of c2 and c3.
 
     H(c1) = ln 10, so the part of c1 is 0 if Q knows nothing and ln 10 = 2.303 if it knows c1. H(c2) = ln 2.
     """
@@ -120,7 +121,7 @@ def information(q: "Posterior", c1: Tensor, continuous: Tensor, weight: float) -
 
 
 class Generator(nn.Module):
-    """Images from 62 noise values, 10 one-hot values of c1 and 2 values c2, c3."""
+    """Images from noise_size noise values, 10 one-hot values of c1, and c2 and c3."""
 
     def __init__(self, noise_size: int):
         super().__init__()
@@ -190,7 +191,7 @@ class Discriminator(nn.Module):
         out = self.head_q(features).float()
         mean = out[:, CATEGORIES : CATEGORIES + CONTINUOUS]
         raw = out[:, CATEGORIES + CONTINUOUS :]
-        # Soft floor on the log-variance (std >= 0.05), so that L_I cannot grow by shrinking it [assumption].
+        # Soft floor on the log-variance (std >= 0.05), so that L_I cannot grow without limit [our choice].
         log_variance = torch.logaddexp(raw, torch.full_like(raw, -6.0)) if raw.shape[1] else torch.zeros_like(mean)
         return Posterior(out[:, :CATEGORIES], mean, log_variance)
 
@@ -308,15 +309,16 @@ def update(
 ) -> dict[str, Tensor]:
     """A step of D and Q, one of G on the same generated images, then the moving average; returns the scalars to log.
 
-    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and continuous codes (n, 2), with the guide.
+    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and continuous codes (n, 2), None without guide.
     """
     (optimizer_d, optimizer_g), config, g, d = optimizers, model.config, model.generator, model.discriminator
-    _, *code = latent = model.sample_latent(len(real), random)
+    latent = model.sample_latent(len(real), random)
+    code = latent.category, latent.continuous
     # D and Q minimise -V(D, G) - lambda L_I. Only the images are detached: L_I also trains the shared trunk, as in the
-    # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q watches a plain GAN, its features detached, too.
+    # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q trains with weight 1 on detached features.
     with autocast:
         fake = g(latent.joined())
-        real_features, fake_features = d.features(real), d.features(fake.detach())  # two passes: BatchNorm
+        real_features, fake_features = d.features(real), d.features(fake.detach())  # apart, for BatchNorm
         real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
         loss_d = discriminator_loss(real_logits, fake_logits)
         q = d.posterior(fake_features if config.info_weight else fake_features.detach())
@@ -376,15 +378,15 @@ def fit_guide(run: Run, guide: PseudoLabels) -> None:
     images, seed, updates = run.data.train_images, run.config.seed, 10 if run.config.smoke else None
     guide.load_state_dict(fit_pseudo_labels(images, seed, run.precision, updates, run.console.interactive))
     run.save()
-    run.say(f"clustered: {guide.neighbours_agree.item():.1%} are in one category with their far neighbour")
+    run.say(f"clustered: {guide.neighbours_agree.item():.1%} share a category with a similar image")
 
 
 def measure(run: Run, model: InfoGAN, tables: Tables | None) -> dict[str, float]:
-    """The columns of metrics.csv. Fits the map from categories to digits, the only use of labels before the report.
+    """The columns of metrics.csv. Also sets `digit_of_category`; labels are used here and in the report only.
 
-    info_*: L_I in nats on generated images, for c2 and c3 with the width that fits Q's errors best; guide_*: the same
-    on real ones, as if the guide's categories were equally frequent; accuracy: c1 against the test labels under the
-    one-to-one map that fits the training labels best.
+    info_*: L_I in nats on generated images, means over the epoch, for c2 and c3 with the best-fitting variance;
+    guide_*: the same on real ones, taking H(c1) as ln 10; accuracy: c1 against the test labels under the one-to-one map
+    that fits the training labels best.
     """
     mean = run.means()
     row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}

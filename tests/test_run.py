@@ -421,7 +421,7 @@ def test_a_run_goes_on_with_the_same_fields_and_images_alone(train):
         ({"seed": 1}, "--seed was 0 there, not 1"),
         ({"batch_size": 32}, "--batch-size was 96 there, not 32"),
         ({"smoke": True}, "--smoke was False there, not True"),
-        ({"dataset": "kmnist"}, "its training and test images were others than those of --dataset drawn in "),
+        ({"dataset": "kmnist"}, "its training and test images were others than those of drawn in "),
     ):
         with pytest.raises(BadInput, match=line):
             train(resume=folder, **fields)

@@ -72,8 +72,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
     """Mean squared error per pixel of `test` under PCA of this rank fitted on `train`, images (n, 28, 28) uint8.
 
-    The optimum of every autoencoder with a linear output and that many hidden units (Bourlard and Kamp 1988). 0 for a
-    rank of 784 or more. Computed in float64 from the covariance.
+    On the training images no autoencoder with a linear output and that many hidden units is better (Bourlard and Kamp
+    1988). 0 for a rank of 784 or more. Computed in float64 from the covariance.
     """
     x, y = (part.flatten(1).cpu().double() / 255 for part in (train, test))
     mean = x.mean(dim=0)

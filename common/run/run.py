@@ -90,10 +90,8 @@ class Run:
             if name not in FREE_ON_RESUME and old != self._stored[name]:
                 raise BadInput(f"--resume {self.folder}: {flag(name)} was {old} there, not {self._stored[name]}")
         if read_json(self.folder / "config.json").get("images") != self._stored["images"]:
-            where = f"those of --dataset {self.data.source}" + (
-                "" if self.data.folder else f" in {self.config.data_dir}"
-            )
-            raise BadInput(f"--resume {self.folder}: its training and test images were others than {where}")
+            found = self.data.source if self.data.folder else f"{self.data.source} in {self.config.data_dir}"
+            raise BadInput(f"--resume {self.folder}: its training and test images were others than those of {found}")
 
     def __enter__(self) -> Self:
         return self
@@ -350,5 +348,6 @@ def checksum(data: Dataset) -> str:
     """A checksum of the training and test images, in their order."""
     found = hashlib.sha256()
     for images in (data.train_images, data.test_images):
+        found.update(str(len(images)).encode())
         found.update(images.cpu().numpy())
     return found.hexdigest()[:16]

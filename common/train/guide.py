@@ -3,8 +3,8 @@
 A small network, `ClusterNet`, learns three things from pairs of training images. An image and one of its nearest
 neighbours, transformed at random, belong to the same category: the mutual information of their categories is maximised
 (IIC, Ji et al. 2019, arXiv:1807.06653; IMSAT, Hu et al. 2017, arXiv:1702.08720; neighbours as in SCAN, Van Gansbeke et
-al. 2020, arXiv:2005.12320). An image and its own copy differ by a known slant and thickening, and two more outputs must
-follow them.
+al. 2020, arXiv:2005.12320). An image and its own copy differ by a known slant and thickening, which two more outputs
+must follow.
 """
 
 import math
@@ -23,21 +23,21 @@ CATEGORIES = 10
 UNLABELLED = 255  # a category that stands for none
 
 # [tuned: docs/infogan.md]
-SCALES = (5, 5, 20, 60, 200)  # the set is split into so many parts, and neighbours are the nearest within a part
-RESTARTS = 3  # networks that start; the one whose far neighbours share most information continues
-SELECT_AT = 0.4  # share of the updates after which one is selected; until then categories are kept equally large
-BALANCE = 3.0  # weight of the categories' entropy in that time; it falls to 1 until 70 % of the updates
+SCALES = (5, 5, 20, 60, 200)  # neighbour i is the nearest within a random 1/SCALES[i] of the set; the last is far
+RESTARTS = 3  # networks that start; the one with the best `neighbour_information` at the last scale continues
+SELECT_AT = 0.4  # share of the updates after which one is selected
+BALANCE = 3.0  # weight of the categories' entropy until then; it falls to 1 at 70 % of the updates
 
 # Chosen in early trials that are not kept.
 BATCH_SIZE = 256  # pairs per update
 SELF_PAIRS = 0.2  # share of the pairs that are an image and its own copy, without a neighbour
-UPDATES = 1000  # 100 passes over a set of fewer than 2,560 images, but at least 300 updates
+UPDATES = 1000  # at most: a small set has 100 passes over it, at least 300 updates
 LEARNING_RATE = 1e-3  # Adam's; falls to 2 % over the second half
 WARM_UP = 0.1  # share of the updates in which it rises
 FACTORS_WEIGHT = 0.2  # of slant and thickness, against the information on the category
 
-# [assumption]
-SMALLEST_PART = 300  # images in a part of the set, if there are as many
+# [our choice]
+SMALLEST_PART = 300  # fewest images in such a part, which limits the scales of a small set
 AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed
 SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed
 
@@ -72,7 +72,7 @@ class PseudoLabels(nn.Module):
         if smallest < SMALLEST_CATEGORY:
             return f"the guide failed: its smallest category has {smallest:.1%} of the images"
         if self.neighbours_agree < AGREE_AT_LEAST:
-            return f"the guide failed: {self.neighbours_agree.item():.0%} of neighbours are in one category"
+            return f"the guide failed: only {self.neighbours_agree.item():.0%} of neighbours share a category"
         return None
 
 
@@ -91,7 +91,7 @@ class ClusterNet(nn.Module):
         self.factors = nn.Linear(256, 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, 1, 28, 28) in [0, 1] -> logits (n, 10), and two numbers (n, 2) of no scale."""
+        """Images (n, 1, 28, 28) in [0, 1] -> logits (n, 10), and two numbers (n, 2) of arbitrary scale."""
         features = self.body(x)
         return self.category(features).float(), self.factors(features).float()
 
@@ -127,7 +127,7 @@ def factor_alignment(change: Tensor, applied: Tensor) -> Tensor:
 def slant(images: Tensor) -> Tensor:
     """The shear (n,) of images (n, 1, 28, 28) in [0, 1], in pixels to the right per pixel up, from second moments.
 
-    It is the shear that would make the ink's horizontal and vertical position uncorrelated if undone.
+    Undoing it makes the ink's horizontal and vertical position uncorrelated.
     """
     axis = torch.arange(images.shape[-1], dtype=torch.float32, device=images.device)
     ink = images.squeeze(1)
@@ -217,8 +217,8 @@ def train_step(
     random: torch.Generator,
     autocast: torch.autocast,
 ) -> None:
-    """One update after this share of all updates, on a random batch of images (n, 28, 28) uint8 and transformed copies
-    of their neighbours, whose indices are pairs (n, 5)."""
+    """One update at this progress (share of the updates done), on a random batch of images (n, 28, 28) uint8 and
+    transformed copies of their neighbours, whose indices are pairs (n, 5)."""
     batch = torch.randint(len(images), (min(BATCH_SIZE, len(images)),), generator=random, device=random.device)
     own = max(2, round(SELF_PAIRS * len(batch)))
     scale = torch.randint(pairs.shape[1], (len(batch),), generator=random, device=random.device)
@@ -237,7 +237,7 @@ def train_step(
 def fit_pseudo_labels(
     images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
 ) -> dict[str, Tensor]:
-    """The state of `PseudoLabels` for images (n, 28, 28) uint8. Same seed, same pseudo-labels.
+    """The state of `PseudoLabels` for images (n, 28, 28) uint8. Same seed, device and precision: same labels.
 
     precision: float32 or bfloat16; updates: of the network that is selected, by default as many as the set needs; show:
     a bar with the time left.
@@ -251,7 +251,7 @@ def fit_pseudo_labels(
         pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
         far, candidates = pairs[:, -1], []
         for number in range(RESTARTS):
-            with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+            with torch.random.fork_rng(devices=[]):  # the caller's random state on the CPU stays
                 torch.manual_seed(stream_seed(seed, "guide weights", number))
                 network = ClusterNet().to(device, memory_format=torch.channels_last)
             optimizer = adam(network, LEARNING_RATE)
@@ -283,7 +283,7 @@ def predict(network: ClusterNet, images: Tensor, autocast: torch.autocast) -> tu
 def neighbour_information(network: ClusterNet, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:
     """The mutual information in nats between the categories of the first 5,000 images and of their neighbours (n,).
 
-    Unlike the share of pairs that agree, it also tells a partition into few categories from one into ten.
+    Unlike the share of pairs that agree, it is lower if fewer categories are used.
     """
     pair = (predict(network, x, autocast)[0].argmax(dim=1) for x in (images[:5000], images[neighbour[:5000]]))
     return mutual_information(*(F.one_hot(c1, CATEGORIES).float() for c1 in pair), balance=1.0).item()
