@@ -78,6 +78,7 @@ def test_a_field_of_another_type_or_out_of_its_limits_is_named(script, field):
 MINE = '''"""A script of somebody's own."""
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 from common.run.config import Settings
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Config(Settings):
     average: float = 0
     rates: tuple[float, ...] = (1, 2)  # more than one
     data_dir: Path = Path("/datasets")
+    share: Optional[float] = None
 
     SCRIPT = "mine"
     LIMITS = {"epochs": (1, 7), "rates": (0, 3)}
@@ -108,7 +110,8 @@ def mine(tmp_path, monkeypatch) -> type[Settings]:
 
 
 def test_the_annotation_decides_whatever_the_default_is_and_limits_and_presets_add_to_those_inherited(mine, capsys):
-    config = parse(mine, ["--average", "0.5", "--epochs", "6", "--rates", "1", "2.5"])
+    config = parse(mine, ["--average", "0.5", "--epochs", "6", "--rates", "1", "2.5", "--share", "0.25"])
+    assert (config.share, mine().share) == (0.25, None)
     assert (config.average, config.epochs, config.rates, config.data_dir) == (0.5, 6, (1.0, 2.5), Path("/datasets"))
     plain = mine(epochs=np.int64(3), average=np.float32(0.5), rates=["1", 2])
     assert [*map(type, (plain.epochs, plain.average, *plain.rates, mine().average))] == [int, *[float] * 4]

@@ -8,7 +8,7 @@ import types
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from common import BadInput
 from common.run.files import read_json
@@ -76,7 +76,7 @@ def _checked(name: str, kind: Any, value: Any, limits: tuple[float, float]) -> A
     origin, choices = get_origin(kind), get_args(kind)
     if origin is tuple and isinstance(value, (tuple, list)) and value:
         return tuple(_checked(name, choices[0], one, limits) for one in value)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, Union):
         return None if value is None else _checked(name, choices[0], value, limits)
     if origin is Literal and value not in choices:
         raise BadInput(f"{name} must be one of {', '.join(choices)}, not {value}")
