@@ -28,7 +28,7 @@ READERS = ("compare", "pictures")  # studies that train nothing
 SMALL = """
 import pytest, common.data, common.run.run
 from tests.helpers import make_quick
-small, load = common.data.render_digits(train=48, test=64), common.data.load_dataset
+small, load = common.data.render_digits(train=64, test=64), common.data.load_dataset
 make_quick(pytest.MonkeyPatch(), small)
 load_or_small = lambda name, *rest: small if name in common.data.DATASETS else load(name, *rest)
 common.data.load_dataset = common.run.run.load_dataset = load_or_small
@@ -78,7 +78,7 @@ def clone(tmp_path):
 
 @pytest.mark.slow
 def test_every_command_and_every_python_block_runs(clone):
-    """In the order of the pages, since later ones use the runs of earlier ones; on 48 rendered digits."""
+    """In the order of the pages, since later ones use the runs of earlier ones; on 64 rendered digits."""
     assert len(calls()) > 7
     command, env = [sys.executable, "-c", DRIVER, json.dumps(calls())], os.environ | {"PYTHONPATH": str(clone)}
     process = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, timeout=600, check=False)
