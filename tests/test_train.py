@@ -413,12 +413,12 @@ class OnMeta(TorchDispatchMode):
 
 
 def test_a_training_step_waits_for_no_value_and_leaves_nothing_on_the_cpu(monkeypatch):
+    with torch.device("meta"):  # before anything is replaced: PyTorch keeps the functions that it finds at first use
+        network, images, pairs = guide.ClusterNet(), torch.zeros(300, 28, 28).byte(), torch.zeros(300, 5).long()
+        random = SimpleNamespace(device=images.device)
     for name in ("rand", "randint"):  # there is no random generator on the meta device
         make = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *size, generator, device, make=make: make(*size, device=device))
-    with torch.device("meta"):
-        network, images, pairs = guide.ClusterNet(), torch.zeros(300, 28, 28).byte(), torch.zeros(300, 5).long()
-        random = SimpleNamespace(device=images.device)
     optimizer = torch.optim.SGD([{"params": network.parameters(), "initial_lr": 0.1}])  # Adam counts on the CPU
     with OnMeta():
         guide.train_step(network, optimizer, images, pairs, 0.5, random, FLOAT32)
