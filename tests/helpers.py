@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from common.data import Dataset
 from common.look import infogan as look_infogan
@@ -88,3 +90,12 @@ class Heard(Console):
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+
+class OnMeta(TorchDispatchMode):
+    """Every operation must leave its result on the meta device, where no tensor has a value to wait for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **kwargs or {})
+        assert all(value.is_meta for value in tree_leaves(made) if isinstance(value, Tensor)), function
+        return made

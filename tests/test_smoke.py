@@ -10,9 +10,6 @@ from types import ModuleType
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import infogan
 from common import BadInput
@@ -21,7 +18,7 @@ from common.run.files import read_rows
 from common.run.run import TIME_COLUMNS
 from common.train.random import stream_seed
 from tests.conftest import Finished
-from tests.helpers import FLOAT32, make_quick, pictures, rows_without_time, run_script, tensors
+from tests.helpers import FLOAT32, OnMeta, make_quick, pictures, rows_without_time, run_script, tensors
 
 MODELS = {"autoencoder": "Autoencoder", "gan_mlp": "GAN", "infogan": "InfoGAN"}
 FIGURES = {
@@ -66,15 +63,6 @@ def test_the_row_of_three_updates_is_the_stored_one(monkeypatch, tiny, out, name
     for column, value in STORED[name].items():
         near_zero = 5e-3 if column.endswith("nats") else 0
         assert row[column] == pytest.approx(value, rel=1e-2, abs=near_zero), column
-
-
-class OnMeta(TorchDispatchMode):
-    """Every operation must leave its result on the meta device, where no tensor has a value to wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **kwargs or {})
-        assert all(value.is_meta for value in tree_leaves(made) if isinstance(value, Tensor)), function
-        return made
 
 
 @pytest.mark.parametrize("name", MODELS)

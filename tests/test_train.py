@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from common import BadInput
 from common.data import render_digits, to_float
@@ -22,6 +20,7 @@ from common.data.inputs import sampling_generator
 from common.look import metrics
 from common.train import device, guide, init, optim
 from common.train.random import stream, stream_seed
+from tests.helpers import OnMeta
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 FLOAT32 = torch.autocast("cpu", enabled=False)
@@ -401,15 +400,6 @@ def test_training_raises_what_is_to_be_maximised(digits):
     # The entropy is largest at first and must stay: with the loss turned round, 4 are left of 9.2.
     change = [now - before for now, before in zip(reached(), first, strict=True)]
     assert (change[0] > 0.001, change[1] > -0.2, change[2] > 1) == (True, True, True)
-
-
-class OnMeta(TorchDispatchMode):
-    """Every operation must leave its result on the meta device, where no tensor has a value to wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **kwargs or {})
-        assert all(value.is_meta for value in tree_leaves(made) if isinstance(value, Tensor)), function
-        return made
 
 
 def test_a_training_step_waits_for_no_value_and_leaves_nothing_on_the_cpu(monkeypatch):
