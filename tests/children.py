@@ -139,12 +139,11 @@ def _run(out: Connection, err: Connection, script: str, flags: list[str], harm: 
     run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
 
 
-def _save_numbers(path: Path, figure: Figure, pdf: bool = True) -> None:
+def _save_numbers(path: Path, figure: Figure, *_: object, **__: object) -> None:
     """What a plot shows, without the layout and the fonts, which take most of the time of such a run."""
     shown = [(axes.get_title(), [line.get_xydata().tolist() for line in axes.lines]) for axes in figure.axes]
-    for kind in (".png", ".pdf"):
-        with atomic_write(path.with_suffix(kind)) as scratch:
-            scratch.write_text(str(shown))
+    with atomic_write(path) as scratch:
+        scratch.write_text(str(shown))
 
 
 # Harm, to be called within a child ---------------------------------------------------------------------------------

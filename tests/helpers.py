@@ -51,7 +51,7 @@ def rows_without_time(run_folder: Path) -> list[dict[str, str]]:
 
 
 def pictures(run_folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix in (".png", ".pdf", ".gif")}
+    return {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix in (".png", ".gif")}
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -66,19 +66,6 @@ def moved(network: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 def parameter_names(network: nn.Module) -> set[str]:
     return {name for name, _ in network.named_parameters()}
-
-
-def buffer_names(network: nn.Module) -> set[str]:
-    return {name for name, _ in network.named_buffers()}
-
-
-def same_content(a: Path, b: Path) -> bool:
-    """Whether the checkpoints of two run folders hold the same: every tensor to the bit, every other value equal."""
-    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (a, b))
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
-        for name, value in one.items()
-    )
 
 
 class Heard(Console):

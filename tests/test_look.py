@@ -9,8 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from matplotlib.container import ErrorbarContainer
 from PIL import Image
 from scipy.linalg import sqrtm
@@ -21,22 +19,17 @@ from common.look import figures, fonts, gan, metrics, plots, scorer
 from common.look.fonts import display_names
 from common.look.scorer import SampleScorer, load_classifier
 from common.run.checkpoint import write_checkpoint
-from common.run.console import Console
+from tests.helpers import Heard
 
 ROWS = [{"epoch": epoch, "loss": 1 / epoch, "tiny": 10.0**-epoch, "none": 0.0} for epoch in range(1, 4)]
 LONG, SHORT = ("T-shirt", "trouser"), ("0", "1")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return render_digits(train=128, test=64)
 
 
 @pytest.fixture
 def saved(monkeypatch):
     """What would be written: matplotlib's figures, and the calls of `save_grid`."""
     kept = []
-    monkeypatch.setattr(plots, "save_figure", lambda path, figure, pdf=True: kept.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda path, figure, *_, **__: kept.append(figure))
     monkeypatch.setattr(figures, "save_grid", lambda path, *call: kept.append((path.name, *call)))
     return kept
 
@@ -52,19 +45,15 @@ def run(tmp_path, tiny):
 
 @pytest.mark.parametrize("labels", [((), ()), (("upper row", "lower row"), ("a", "b", "c"))])
 def test_a_grid_has_the_grey_values_as_they_are_clipped_and_never_stretched(tmp_path, labels):
-    for greys, expected in (
-        ([[-1.0, 0.0, 0.25], [0.5, 1.0, 3.0]], [[0, 0, 64], [128, 255, 255]]),
-        ([[0.25, 0.3, 0.25], [0.3, 0.4, 0.5]], [[64, 76, 64], [76, 102, 128]]),
-    ):
-        images = torch.tensor(greys)[:, :, None, None].expand(-1, -1, 28, 28)
-        figures.save_grid(tmp_path / "grid.png", images, "a\ntitle", *labels)
-        with Image.open(tmp_path / "grid.png") as picture:
-            page = np.array(picture)
-        top, left = page.shape[0] - 8 - 2 * 58, page.shape[1] - 10 - 3 * 58
-        for (row, column), grey in np.ndenumerate(np.array(expected)):
-            assert (page[top + 58 * row :, left + 58 * column :][:56, :56] == grey).all()
-        assert (page[:top] < 128).any(), "no title"
-        assert (left > 12) is bool(labels[0])
+    greys = torch.tensor([[-1.0, 0.3, 0.25], [0.5, 0.4, 3.0]])
+    figures.save_grid(tmp_path / "grid.png", greys[:, :, None, None].expand(-1, -1, 28, 28), "a\ntitle", *labels)
+    with Image.open(tmp_path / "grid.png") as picture:
+        page = np.array(picture)
+    top, left = page.shape[0] - 8 - 2 * 58, page.shape[1] - 10 - 3 * 58
+    for (row, column), grey in np.ndenumerate(np.array([[0, 76, 64], [128, 102, 255]])):
+        assert (page[top + 58 * row :, left + 58 * column :][:56, :56] == grey).all()
+    assert (page[:top] < 128).any(), "no title"
+    assert (left > 12) is bool(labels[0])
 
 
 @pytest.mark.parametrize("classes", [("a very long name", "1"), ()])
@@ -80,50 +69,24 @@ def test_reals_are_ten_of_each_class_or_the_first_hundred_and_black_if_too_few(s
 
 
 @pytest.mark.parametrize(("count", "frames"), [(201, 60), (13, 13)])
-def test_an_animation_has_every_epoch_or_sixty_from_the_first_to_the_last(tmp_path, count, frames):
+def test_an_animation_has_every_epoch_of_one_sheet_or_sixty_from_the_first_to_the_last(tmp_path, count, frames):
     random, shown = np.random.default_rng(0), []
     for i in range(count):
         grey = random.integers(0, 256, (40, 40), dtype=np.uint8)
         grey[:20] = i  # tells which epoch a frame is
-        Image.fromarray(grey).save(tmp_path / f"epoch_{i:03d}.png")
-    figures.save_animation(SimpleNamespace(folder=tmp_path))
+        Image.fromarray(grey).save(tmp_path / f"epoch_{990 + i:03d}_c1.png")  # epoch 1000 comes after epoch 999
+        Image.new("L", (9, 9), 255).save(tmp_path / f"epoch_{990 + i:03d}_c2.png")
+    figures.save_animation(SimpleNamespace(folder=tmp_path), "_c1")
     with Image.open(tmp_path / "training.gif") as animation:
         for k in range(animation.n_frames):
             animation.seek(k)
             shown.append(animation.convert("L").getpixel((5, 5)))
         assert (animation.info["loop"], animation.info["duration"]) == (0, 2000)  # of the last frame
-    assert len(shown) == frames
-    assert shown == sorted(shown)
+    assert (len(shown), shown) == (frames, sorted(shown))
     assert (shown[0], shown[-1]) == (0, round((count - 1) / 17) * 17)
 
 
-def test_every_frame_has_its_rows_in_the_order_of_the_last_under_the_same_labels(tmp_path):
-    """Row `key` is of grey 0.25 * key in both frames; another program's picture is shown as it is."""
-    for epoch, keys in enumerate(([2, 0, 1], [0, 1, 2])):
-        rows = (torch.tensor(keys) / 4).view(3, 1, 1, 1).expand(3, 1, 28, 28)
-        figures.save_grid(tmp_path / f"epoch_{epoch:03d}.png", rows, "a title", "abc", keys=keys)
-    last = tmp_path / "epoch_001.png"
-    pages = [figures.load_grid(path, last) for path in sorted(tmp_path.glob("epoch_*"))]
-    assert pages[0][0].tobytes() == pages[1][0].tobytes()
-    page, left, top = pages[0]
-    assert [page.getpixel((left, top + 58 * row)) for row in range(3)] == [0, 64, 128]
-    Image.new("L", (9, 9), 7).save(tmp_path / "other.png")
-    assert figures.load_grid(tmp_path / "other.png", last)[0].getcolors() == [(81, 7)]
-    figures.save_animation(SimpleNamespace(folder=tmp_path))
-    with Image.open(tmp_path / "training.gif") as animation:
-        assert animation.convert("L").getpixel((left, top)) == 0
-
-
-def test_the_frames_are_those_of_one_sheet_sorted_by_the_number_of_their_epoch(tmp_path):
-    for grey, name in ((0, "epoch_002_c1"), (102, "epoch_1000_c1"), (51, "epoch_999_c1"), (255, "epoch_1001_c2")):
-        Image.new("L", (9, 9), grey).save(tmp_path / f"{name}.png")
-    figures.save_animation(SimpleNamespace(folder=tmp_path), "_c1")
-    with Image.open(tmp_path / "training.gif") as animation:
-        assert [animation.seek(k) or animation.convert("L").getpixel((0, 0)) for k in range(3)] == [0, 51, 102]
-
-
 NAMES = {
-    "short": (("cat", "twelve chars"), ("cat", "twelve chars")),
     "long": (("a slim one of them", "other"), ("a slim one …", "other")),
     "with other ends": ((*"n", *(f"handwritten_{i}" for i in (0, 10))), ("n", "handwritt…_0", "handwritt…10")),
     "with other middles": ([f"pictures_of_{x}_in_my_house" for x in ("cat", "dog")], ("…cat_in_my_…", "…dog_in_my_…")),
@@ -149,24 +112,19 @@ def test_an_installed_font_shows_what_dejavu_lacks(monkeypatch, tmp_path):
 # Plots ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("panels", "named", "expected"),
-    [
-        ({"no": ["accuracy"], "yes": ["loss", "other"]}, {}, {"yes": {"loss"}}),
-        ({"a": ["loss", "tiny"], "b": ["tiny"]}, {}, {"a": {"loss", "tiny"}, "b": {"tiny"}}),
-        ({"a": ["loss", "tiny"]}, {"names": {"loss": "sandal"}}, {"a": {"sandal", "tiny"}}),
-        ({"a": ["loss"]}, {"reference": {"a": (0.5, "optimum"), "b": (1, "none")}}, {"a": {"optimum", "loss"}}),
-    ],
-    ids=["what was not measured is left out", "every column", "a column called otherwise", "a labelled height"],
-)
-def test_curves_have_a_panel_per_entry_and_a_line_per_column(saved, run, panels, named, expected):
-    plots.save_curves(run, panels, **named)
+def test_curves_have_a_panel_per_entry_and_a_line_per_column_that_was_measured_and_are_saved_when_due(saved, run):
+    panels = {"no": ["accuracy"], "a": ["loss", "tiny", "other"], "b": ["tiny"]}
+    plots.save_curves(run, panels, names={"loss": "sandal"}, reference={"a": (0.5, "optimum"), "no": (1, "none")})
     [figure] = saved
-    assert {axes.get_title(): {text.get_text() for text in axes.texts} for axes in figure.axes} == expected
-    for axes in figure.axes:
+    labels = {axes.get_title(): {text.get_text() for text in axes.texts} for axes in figure.axes}
+    assert labels == {"a": {"sandal", "tiny", "optimum"}, "b": {"tiny"}}
+    for axes, names in zip(figure.axes, (["loss", "tiny"], ["tiny"]), strict=True):
         lines = [list(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 3]
-        measured = [name for name in panels[axes.get_title()] if name in ROWS[0]]
-        assert lines == [[row[name] for row in ROWS] for name in measured]
+        assert lines == [[row[name] for row in ROWS] for name in names]
+    for change in ({"plot_due": lambda: False}, {"plot_due": lambda: True, "rows": []}):
+        vars(run).update(change)
+        plots.save_curves(run, panels)
+    assert saved == [figure]
 
 
 def test_axes_are_in_percent_or_logarithmic_over_a_factor_of_ten_and_zeros_are_not_zoomed(saved, run):
@@ -176,16 +134,6 @@ def test_axes_are_in_percent_or_logarithmic_over_a_factor_of_ten_and_zeros_are_n
     axes = saved[0].axes
     assert [panel.get_yscale() for panel in axes] == ["linear", "log", "linear", "linear"]
     assert [panel.get_ylim() for panel in axes[2:]] == [(-0.1, 1), (0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("change", "endings"),
-    [({}, {".png", ".pdf"}), ({"epochs": 9}, {".png"}), ({"rows": []}, set()), ({"plot_due": lambda: False}, set())],
-)
-def test_curves_are_saved_when_due_and_for_papers_at_the_end(run, change, endings):
-    vars(run).update(change)
-    plots.save_curves(run, {"loss": ["loss"]})
-    assert {path.suffix for path in run.folder.glob("curves.*")} == endings
 
 
 @pytest.mark.parametrize(("names", "rotation"), [(LONG, 35), (SHORT, 0)])
@@ -200,26 +148,15 @@ def test_confusion_shows_percent_of_rows_and_rotates_long_names(saved, names, ro
 
 
 def test_equal_plots_are_equal_bytes_whatever_the_settings_of_the_user_and_names_appear_as_they_are(run):
-    def files():
+    def content():
         plots.save_curves(run, {"a$_$": ["loss"]}, names={"loss": "$\\frac{1}{2 \\_"})  # no formula
-        return [(run.folder / f"curves{ending}").read_bytes() for ending in (".png", ".pdf")]
+        return (run.folder / "curves.png").read_bytes()
 
-    plain = files()
-    own = {
-        "axes.facecolor": "black",
-        "savefig.transparent": True,
-        "savefig.dpi": 30,
-        "text.usetex": True,
-        "font.size": 9,
-    }
+    plain = content()
+    own = {"axes.facecolor": "black", "savefig.transparent": True, "savefig.dpi": 30, "text.usetex": True}
     with matplotlib.rc_context(own):
-        assert files() == plain
+        assert content() == plain
         assert {name: matplotlib.rcParams[name] for name in own} == own
-    assert [content[:4] for content in plain] == [b"\x89PNG", b"%PDF"]
-    assert not any(word in content for content in plain for word in (b"Date", b"atplotlib", b"Producer"))
-
-
-# Samples of a GAN -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -251,45 +188,25 @@ def test_shares_stand_beside_those_of_the_training_set_with_the_range_of_several
 
 # Metrics ----------------------------------------------------------------------------------------------------------
 
-LABELS = torch.arange(10).repeat(30)
-SHUFFLED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-TABLES = arrays(np.int64, st.tuples(st.integers(2, 10), st.just(10)), elements=st.integers(0, 400)).filter(np.any)
 
-
-@pytest.mark.parametrize(
-    ("function", "arguments", "expected"),
-    [
-        (metrics.contingency, ([0, 0, 2, 2, 2], [1, 1, 0, 2, 0], 3), [[0, 2, 0], [0, 0, 0], [2, 0, 1]]),
-        (metrics.class_total_variation, ([1.0] + [0.0] * 9, [0.1] * 10), 0.9),
-        (metrics.rank_correlation, ([1, 2, 3, 4], [10, 20, 30, 1000]), 1),
-        (metrics.rank_correlation, ([1, 2, 3, 4], [4, 3, 2, 1]), -1),
-        (metrics.rank_correlation, ([1, 2, 3, 4], [2, 1, 4, 3]), 0.6),
-        (metrics.rank_correlation, ([1, 2, 3], [5, 5, 5]), 0),
-    ],
-)
-def test_known_values(function, arguments, expected):
-    found = function(*map(torch.tensor, arguments[:2]), *arguments[2:])
-    assert np.asarray(found) == pytest.approx(np.array(expected))
+def test_known_values():
+    found = metrics.contingency(torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 1, 0, 2, 0]), 3)
+    assert found.tolist() == [[0, 2, 0], [0, 0, 0], [2, 0, 1]]
+    assert metrics.class_total_variation(torch.eye(10)[0], torch.full((10,), 0.1)) == pytest.approx(0.9)
+    for ranks, expected in (([10, 20, 30, 1000], 1), ([4, 3, 2, 1], -1), ([2, 1, 4, 3], 0.6), ([5, 5, 5, 5], 0)):
+        assert metrics.rank_correlation(torch.arange(4), torch.tensor(ranks)) == pytest.approx(expected)
     assert (metrics.quotient(3.0, 2.0), metrics.quotient(3.0, 1e-12)) == (1.5, None)
 
 
 def test_accuracy_of_known_codes_under_both_maps():
-    for categories, labels, one_to_one, majority in (
-        (SHUFFLED[LABELS], LABELS, 1.0, 1.0),
-        (0 * LABELS, LABELS, 0.1, 0.1),
-        (LABELS // 2, LABELS, 0.5, 0.5),
-        (LABELS, LABELS % 5, 0.5, 1.0),
-    ):
+    digits, shuffled = torch.arange(10).repeat(30), torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    known = [(shuffled[digits], digits, 1.0, 1.0), (digits, digits % 5, 0.5, 1.0)]
+    for categories, labels, one_to_one, majority in known:
         table = metrics.contingency(categories, labels)
         assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(one_to_one)
         assert metrics.accuracy(table, metrics.majority(table)) == pytest.approx(majority)
-
-
-def test_one_to_one_is_the_permutation_of_the_best_sum_not_of_the_majorities():
-    assert metrics.one_to_one(metrics.contingency(SHUFFLED[LABELS], LABELS))[SHUFFLED].tolist() == list(range(10))
-    table = np.array([[60, 50, 0], [50, 0, 0], [0, 0, 10]])
+    table = np.array([[60, 50, 0], [50, 0, 0], [0, 0, 10]])  # the permutation of the best sum, not of the majorities
     assert (metrics.majority(table).tolist(), metrics.one_to_one(table).tolist()) == ([0, 0, 2], [1, 0, 2])
-    assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(110 / 170)
 
 
 def test_frechet_distance_of_two_gaussians_against_the_matrix_root():
@@ -316,12 +233,12 @@ def test_a_measure_ranks_digits_by_their_true_factor_and_is_blind_to_the_other(m
     assert factor != "slant" or (measured - truth).abs().mean() < 0.1, "in its unit, too"
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 6])
-def test_thickness_of_a_bar_is_twice_its_area_over_its_outline_up_to_the_border(width):
-    x = torch.zeros(1, 1, 28, 28)
-    x[..., 4:24, 10 : 10 + width] = 1
-    for bar in (x, x.transpose(2, 3), 0.1 * x, x.roll(18 - width, dims=3), x.roll(-10, dims=3), x.roll(4, dims=2)):
-        assert metrics.thickness(bar).item() == pytest.approx(2 * 20 * width / (2 * (20 + width)), rel=0.05)
+def test_thickness_of_a_bar_is_twice_its_area_over_its_outline_up_to_the_border():
+    for width in (1, 2, 4, 6):
+        x = torch.zeros(1, 1, 28, 28)
+        x[..., 4:24, 10 : 10 + width] = 1
+        for bar in (x, x.transpose(2, 3), 0.1 * x, x.roll(18 - width, dims=3), x.roll(4, dims=2)):
+            assert metrics.thickness(bar).item() == pytest.approx(2 * 20 * width / (2 * (20 + width)), rel=0.05)
     assert metrics.thickness(torch.zeros(2, 1, 28, 28)).tolist() == [0, 0]
 
 
@@ -330,47 +247,30 @@ def row(d_real: float = 0.7, d_fake: float = 0.3, **shares: float) -> dict[str, 
 
 
 STUCK, SURE, ONE = row(0.992, 0.008), row(0.999, 0.999), row(digit_1=0.56)  # beyond the limits 0.01 and 0.55
+STOPS = [[row(), STUCK, STUCK, STUCK], [SURE] * 3]
+HEALTHY = [[row(0.988, 0.008)] * 3, [row(digit_1=0.54)] * 3, [STUCK] * 2, [STUCK, STUCK, row()], [ONE, row(), ONE]]
+HEALTHY += [[{"d_real": 0.7, "d_fake": 0.3}] * 3, []]
 
 
-@pytest.mark.parametrize(
-    ("rows", "warning"),
-    [
-        ([row(), STUCK, STUCK, STUCK], "stops"),
-        ([SURE] * 3, "stops"),
-        ([ONE] * 3, "one class"),
-        ([row(0.988, 0.008)] * 3, None),
-        ([row(digit_1=0.54)] * 3, None),
-        ([STUCK] * 2, None),
-        ([STUCK, STUCK, row()], None),
-        ([ONE, row(), ONE], None),
-        ([{"d_real": 0.7, "d_fake": 0.3}] * 3, None),
-    ],
-)
-def test_a_gan_has_collapsed_if_the_last_three_rows_are_beyond_a_limit(rows, warning):
-    found = metrics.collapse(rows, torch.full((10,), 0.1))
-    assert found is None if warning is None else warning in found
-
-
-@pytest.mark.parametrize(("share", "collapsed"), [(0.79, False), (0.81, True)])
-def test_the_limit_of_a_class_is_halfway_from_its_share_and_at_the_end_one_row_is_enough(share, collapsed):
-    shares, one = torch.tensor([0.6, 0.4]), {"d_real": 0.7, "d_fake": 0.3, "digit_0": share}
-    assert bool(metrics.collapse([one] * 3, shares)) is bool(metrics.collapse([one], shares, at_end=True)) is collapsed
-    assert metrics.collapse([one] * 2, shares) is metrics.collapse([], shares, at_end=True) is None
+def test_a_gan_has_collapsed_if_the_last_three_rows_are_beyond_a_limit():
+    shares = torch.full((10,), 0.1)
+    assert all("stops" in metrics.collapse(rows, shares) for rows in STOPS)
+    assert "one class" in metrics.collapse([ONE] * 3, shares)
+    assert [metrics.collapse(rows, shares) for rows in HEALTHY] == [None] * len(HEALTHY)
+    # Halfway from its share; at the end one row is enough.
+    shares, one, less = torch.tensor([0.6, 0.4]), row(digit_0=0.81), row(digit_0=0.79)
+    assert "one class" in metrics.collapse([one] * 3, shares)
+    assert "one class" in metrics.collapse([one], shares, at_end=True)
+    assert metrics.collapse([less] * 3, shares, at_end=True) is metrics.collapse([one] * 2, shares) is None
 
 
 # The classifier and its scores ------------------------------------------------------------------------------------
 
 
-def silent():
-    """A console whose lines are kept."""
-    lines = []
-    return SimpleNamespace(lines=lines, say=lines.append, bar=Console(quiet=True).bar)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A scorer of a few digits, the file of its classifier, and its console."""
-    data, folder, console = render_digits(train=256, test=128), tmp_path_factory.mktemp("data"), silent()
+    data, folder, console = render_digits(train=256, test=128), tmp_path_factory.mktemp("data"), Heard()
     state = torch.get_rng_state()
     made = SampleScorer(data, folder, console)
     assert torch.equal(torch.get_rng_state(), state)
@@ -378,39 +278,33 @@ def trained(tmp_path_factory):
     return SimpleNamespace(data=data, scorer=made, folder=folder, file=file, console=console)
 
 
-def test_a_few_hundred_images_are_enough_and_it_is_trained_once(trained):
+def test_a_few_hundred_images_are_enough_also_for_digits_in_every_corner_and_it_is_trained_once(trained):
     assert trained.scorer.accuracy > 0.95
     again = SampleScorer(trained.data, trained.folder, trained.console)
     assert [line.partition(" of ")[0] for line in trained.console.lines] == ["training a classifier"]
     assert torch.equal(again.test_features, trained.scorer.test_features)
-    _, features = again.predict(to_float(trained.data.test_images))
-    assert torch.allclose(features, trained.scorer.test_features, atol=1e-5)
-
-
-def test_digits_in_every_corner_are_recognised_because_training_shifts_them(trained):
-    data, shifts = trained.data, [(2, 2), (2, -2), (-2, 2), (-2, -2)]
-    predicted, _ = trained.scorer.predict(torch.cat([data.test_images.roll(shift, dims=(1, 2)) for shift in shifts]))
-    assert (predicted == data.test_labels.repeat(4)).float().mean() > 0.88  # 0.72 without shifts
+    x, labels, shifts = trained.data.test_images, trained.data.test_labels, [(2, 2), (2, -2), (-2, 2), (-2, -2)]
+    assert torch.allclose(again.predict(to_float(x))[1], again.test_features, atol=1e-5)
+    predicted, _ = again.predict(torch.cat([x.roll(shift, dims=(1, 2)) for shift in shifts]))
+    assert (predicted == labels.repeat(4)).float().mean() > 0.88  # 0.72 if training did not shift them
 
 
 def test_training_it_again_gives_the_same_bytes_and_a_damaged_file_is_named(trained, tmp_path):
-    load_classifier(trained.data, tmp_path, silent())
+    load_classifier(trained.data, tmp_path, Heard())
     [file] = (tmp_path / "classifiers").iterdir()
     assert (file.name, file.read_bytes()) == (trained.file.name, trained.file.read_bytes())
     for damage in (lambda: file.write_bytes(b"not weights"), lambda: write_checkpoint(file, {"weight": torch.ones(2)})):
         damage()
         with pytest.raises(BadInput, match=file.name):
-            load_classifier(trained.data, tmp_path, silent())
+            load_classifier(trained.data, tmp_path, Heard())
 
 
 @pytest.mark.parametrize("change", ["images", "RECIPE", "FORMAT", "in the way"])
-def test_other_images_or_another_recipe_have_their_own_file_and_one_in_the_way_is_no_failure(
-    trained, monkeypatch, tmp_path, change
-):
+def test_other_images_or_another_recipe_have_their_own_file(trained, monkeypatch, tmp_path, change):
     monkeypatch.setattr(scorer, "EPOCHS", 1)
     for name in ("RECIPE", "FORMAT"):
         monkeypatch.setattr(scorer, name, getattr(scorer, name) + (change == name))
-    data, console = dataclasses.replace(trained.data, train_images=trained.data.train_images.clone()), silent()
+    data, console = dataclasses.replace(trained.data, train_images=trained.data.train_images.clone()), Heard()
     data.train_images[5, 3, 3] ^= change == "images"
     if change == "in the way":
         (tmp_path / "classifiers").write_text("")
@@ -430,8 +324,7 @@ def test_real_images_score_as_such_and_a_single_class_does_not(trained):
     assert real["frechet_over_floor"] == real["frechet"] / judge.floor
     assert [real[f"digit_{label}"] for label in range(10)] == pytest.approx((predicted.bincount() / 128).tolist())
     assert (one["digit_3"], one["class_total_variation"]) == (1, pytest.approx(1 - judge.train_shares[3].item()))
-    assert real["drawn_as_meant"] == 1
-    assert "drawn_as_meant" not in one
+    assert (real["drawn_as_meant"], "drawn_as_meant" in one) == (1, False)
 
 
 def test_with_three_classes_there_are_three_shares_and_other_categories_mean_none(trained, monkeypatch, tmp_path):
@@ -440,7 +333,7 @@ def test_with_three_classes_there_are_three_shares_and_other_categories_mean_non
     for part in ("train", "test"):
         x, labels = (getattr(trained.data, f"{part}_{name}") for name in ("images", "labels"))
         parts |= {f"{part}_images": x[labels < 3], f"{part}_labels": labels[labels < 3]}
-    judge = SampleScorer(dataclasses.replace(trained.data, classes=tuple("abc"), **parts), tmp_path, silent())
+    judge = SampleScorer(dataclasses.replace(trained.data, classes=tuple("abc"), **parts), tmp_path, Heard())
     judge.classifier.head.bias[7] = 1e6  # a class that the set does not have
     x = to_float(parts["test_images"])
     ones = x[judge.predict(x)[0] == 1][:4]
@@ -463,16 +356,3 @@ def test_the_summary_is_that_of_the_scores(trained):
     assert "5.0% to 15.0% of the samples each, 20.0% off" in SampleScorer.scorecard(found)["classes"]
     for ratio, shown in ((2.5, "2.5 ("), (None, "none (")):
         assert SampleScorer.scorecard({**found, "frechet_over_floor": ratio})["Fréchet ×"].startswith(shown)
-
-
-@pytest.mark.slow
-def test_on_a_tenth_of_mnist_it_reaches_98_percent_and_sees_the_known_shares(mnist, tmp_path):
-    """On all of it 99.5 %, which every report has as `classifier_accuracy`."""
-    parts = {name: tensor[:6000] for name, tensor in vars(mnist).items() if isinstance(tensor, torch.Tensor)}
-    judge = SampleScorer(dataclasses.replace(mnist, **parts), tmp_path, silent())
-    assert judge.accuracy >= 0.98
-    without_1 = parts["test_images"][parts["test_labels"] != 1]
-    scores = judge(to_float(without_1))
-    known = parts["test_labels"].bincount().index_fill(0, torch.tensor(1), 0) / len(without_1)
-    assert [scores[f"digit_{label}"] for label in range(10)] == pytest.approx(known.tolist(), abs=0.01)
-    assert judge.floor < 0.2 * scores["frechet"]

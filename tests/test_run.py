@@ -3,15 +3,13 @@ the epoch under way."""
 
 import contextlib
 import errno
-import gc
 import math
 import os
-import pickle
 import re
+import resource
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,87 +20,60 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
 import autoencoder
-from common import BadInput, RunFailed, Stopped
+from common import BadInput, Stopped
 from common.data import load_dataset
 from common.run import files
-from common.run.checkpoint import FORMAT, flatten_state, load_state, read_checkpoint, write_checkpoint
+from common.run.checkpoint import FORMAT, read_checkpoint, write_checkpoint
 from common.run.cli import parse
 from common.run.config import ROOT, Settings
 from common.run.console import Console
 from common.run.run import PLOT_EVERY, TIME_COLUMNS, Run
 from common.train.optim import adam, optimizer_step
 from tests import children
-from tests.children import EPOCHS, SCRIPTS, TINY, UPDATES, assert_refused, child, flags_of, shell, whole
+from tests.children import EPOCHS, SCRIPTS, UPDATES, assert_refused, child, flags_of, shell, whole
 from tests.helpers import pictures, rows_without_time
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, OSError(errno.EIO, "broken", "scratch")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "broken", "scratch")])
 def test_a_file_appears_whole_and_after_an_error_the_old_one_stays(tmp_path, error):
-    def write(text: str, error: Exception | None = None) -> None:
-        with files.atomic_write(tmp_path / "my file") as scratch:
+    path = tmp_path / "my file"
+    for text in ("old", "new"):
+        with contextlib.suppress(KeyboardInterrupt, OSError), files.atomic_write(path) as scratch:
             scratch.write_text(text)
-            if error:
+            if text == "new":
                 raise error
-
-    write("old")
-    with pytest.raises(error if isinstance(error, type) else OSError) as raised:
-        write("new", error)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("my file", "old")]
-    assert not isinstance(raised.value, OSError) or raised.value.filename == str(tmp_path / "my file")
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("my file", "old")]
 
 
-FULL = """
-import resource, sys, torch
-from pathlib import Path
-from common.run.checkpoint import write_checkpoint
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-try:
-    write_checkpoint(Path(sys.argv[1]), {"weight": torch.zeros(1_000_000)})
-except OSError as error:
-    print(error.errno, error.filename)
-"""
-
-
-def test_a_disk_that_fills_up_within_a_tensor_is_an_error_of_the_file_whose_old_content_stays(tmp_path):
+def test_a_disk_that_fills_up_within_a_tensor_is_an_error_of_the_file_whose_old_content_stays(tmp_path, capfd):
     """There torch.save raises an error of its own, not the disk's."""
-    path = tmp_path / "checkpoint.pt"
+    path, limits = tmp_path / "checkpoint.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
     path.write_text("old")
-    call = [sys.executable, "-c", FULL, str(path)]
-    process = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert (process.stdout, process.stderr) == (f"{errno.EFBIG} {path}\n", "")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            write_checkpoint(path, {"weight": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(path))
     assert [found.read_text() for found in tmp_path.iterdir()] == ["old"]
+    assert capfd.readouterr() == ("", "")
 
 
-def test_numbers_and_text_come_back_as_they_were_and_what_json_cannot_hold_is_not_written(tmp_path):
-    content = {"ö": [1, 2.5, None, True], "path": tmp_path, "rate": 1e-300}
-    files.write_json(tmp_path / "x.json", content)
-    with pytest.raises(ValueError, match="JSON"):
-        files.write_json(tmp_path / "x.json", {"loss": math.nan})
-    assert files.read_json(tmp_path / "x.json") == content | {"path": str(tmp_path)}
-    rows = [{"epoch": 1, "loss": 0.1 + 0.2, "much": 1e300}, {"epoch": 2, "loss": 0.0, "much": -1e-300}]
-    files.write_csv(tmp_path / "x.csv", rows)
-    found = files.read_rows(tmp_path / "x.csv")
-    assert (found, [type(value) for value in found[1].values()]) == (rows, [int, float, float])
+DAMAGED = [(files.read_json, content) for content in (b"{", b"[]", b"\xff\xfe", b"[" * 100_000)]
+DAMAGED += [(files.read_rows, content) for content in (b"epoch,loss\n1\n", b"epoch\n1,2\n", b"epoch\nmany\n")]
 
 
-JSON = (b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b"3" * 5000)
-CSV = (b"epoch,loss\n1\n", b"epoch\n1,2\n", b"\xff\xfe", b"epoch\nmany\n", b'a\n"' + b"1" * 200_000)
-
-
-@pytest.mark.parametrize(("read", "contents"), [(files.read_json, JSON), (files.read_rows, CSV)])
-def test_a_damaged_file_and_a_folder_in_its_place_are_named(tmp_path, read, contents):
-    (tmp_path / "folder").mkdir()
-    for number, content in enumerate(contents):
-        (tmp_path / str(number)).write_bytes(content)
-    for path in tmp_path.iterdir():
+@pytest.mark.parametrize(("read", "content"), DAMAGED)
+def test_a_damaged_file_and_a_folder_in_its_place_are_named(tmp_path, read, content):
+    (tmp_path / "file").write_bytes(content)
+    for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(BadInput, match=f"^{path}: .*$"):
             read(path)
 
@@ -114,7 +85,6 @@ def test_folders_take_the_next_free_number_and_two_threads_never_share_one(tmp_p
     with ThreadPoolExecutor(20) as threads:
         found = list(threads.map(files.numbered_folder, [tmp_path / "new"] * 60))
     assert sorted(path.name for path in found if path.is_dir()) == [f"run-{number:03d}" for number in range(11, 71)]
-    assert files.numbered_folder(tmp_path / "new", "seed").name == "seed-051"
     for parent in ("run-010", "run-010/inner"):
         with pytest.raises(BadInput, match=f"^--out: .*/{parent}: "):
             files.numbered_folder(tmp_path / "new" / parent)
@@ -123,40 +93,11 @@ def test_folders_take_the_next_free_number_and_two_threads_never_share_one(tmp_p
 # The checkpoint ------------------------------------------------------------------------------------------------------
 
 
-def some_parts(seed: int, steps: int = 2) -> dict:
-    """One part of each kind, with a state of its own."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
-    parts = {"model": model, "adam": adam(model, 1e-3), "sgd": sgd, "random": torch.Generator().manual_seed(seed)}
-    for _ in range(steps):
-        model(torch.randn(5, 3)).square().sum().backward()
-        parts["adam"].step()
-        sgd.step()
-        torch.rand(3, generator=parts["random"])
-    return parts
-
-
-@pytest.mark.parametrize("steps", [0, 2])
-def test_every_part_comes_back_and_equal_states_are_equal_bytes(tmp_path, steps):
-    first, second = some_parts(0, steps), some_parts(1)
-    write_checkpoint(tmp_path / "first.pt", flatten_state(first))
-    load_state(read_checkpoint(tmp_path / "first.pt"), second)
-    write_checkpoint(tmp_path / "second.pt", flatten_state(second))
-    assert (tmp_path / "first.pt").read_bytes() == (tmp_path / "second.pt").read_bytes()
-    assert torch.equal(torch.rand(9, generator=first["random"]), torch.rand(9, generator=second["random"]))
-    moments = {"adam.0.exp_avg", "adam.3.exp_avg_sq", "adam.2.step", "sgd.1.momentum_buffer"}
-    assert flatten_state(second).keys() >= {"model.0.weight", "model.1.running_var"} | (moments if steps else set())
-
-
 class Accomplice:
-    """Unpickling it would make a folder."""
-
-    def __init__(self, path: Path):
-        self.path = path
+    """Unpickling it would end this process."""
 
     def __reduce__(self):
-        return (os.mkdir, (f"{self.path}.run",))
+        return os._exit, (3,)
 
 
 def entry(name: str, value: object, path: Path) -> None:
@@ -167,34 +108,23 @@ def entry(name: str, value: object, path: Path) -> None:
     torch.save({key: value for key, value in content.items() if value is not ...}, path)
 
 
-def csv(content: bytes, path: Path) -> None:
-    path.with_name("metrics.csv").write_bytes(content)
-
-
 # What happens to a file of a finished run, and what the line must say of which file
 CHECKPOINT = {
     "none": (Path.unlink, "cannot be read"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
-    "empty": (lambda path: path.write_bytes(b""), "holds no weights"),
-    "truncated": (lambda path: os.truncate(path, path.stat().st_size - 5000), "holds no weights"),
-    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "its format is None"),
-    "a pickle that runs code": (lambda path: path.write_bytes(pickle.dumps(Accomplice(path), 2)), "holds no weights"),
-    "an archive that runs code": (lambda path: torch.save({"epoch": Accomplice(path)}, path), "holds no weights"),
-    "of no format": (partial(entry, "format", ...), f"its format is None and not {FORMAT}"),
+    "cut": (lambda path: os.truncate(path, path.stat().st_size - 5000), "holds no weights"),
+    "altered": (lambda path: path.write_bytes(path.read_bytes().replace(b"ctorch", b"ctroch")), "holds no weights"),
+    "no pickle": (lambda path: path.write_bytes(b"garbage " * 1000), "holds no weights"),
+    "one that runs code": (lambda path: torch.save({"epoch": Accomplice()}, path), "holds no weights"),
     "of an older format": (partial(entry, "format", 3), f"its format is 3 and not {FORMAT}"),
-    "of a newer format": (partial(entry, "format", FORMAT + 1), f"its format is {FORMAT + 1} and not {FORMAT}"),
     "a weight missing": (partial(entry, r"model\..*weight", ...), "does not fit config.json"),
-    "a weight too many": (partial(entry, "model.more", torch.zeros(3)), "does not fit config.json"),
     "a weight of another shape": (partial(entry, r"model\..*weight", lambda x: x[:, :-1]), "does not fit config.json"),
 }
 STATE = {  # which a run needs and a model does not
     "no epoch": (partial(entry, "epoch", ...), "does not fit config.json"),
-    "no random state": (partial(entry, "torch_random_state", ...), "does not fit config.json"),
     "half a random state": (partial(entry, "torch_random_state", lambda x: x[:9]), "does not fit config.json"),
+    "moments of another shape": (partial(entry, r"optimizer\..*exp_avg", lambda x: x[:9]), "does not fit config.json"),
     "no metrics": (lambda path: path.with_name("metrics.csv").unlink(), "has 0 rows, but checkpoint.pt is after epoch"),
-    "metrics cut off": (partial(csv, b"epoch,seconds\n1,2.5\n"), "has 1 rows, but checkpoint.pt is after epoch"),
-    "metrics of text": (partial(csv, b"epoch,seconds\n1,2\n2,much\n"), "is damaged"),
-    "metrics of bytes": (partial(csv, b"\xff\xfe"), "is damaged"),
+    "metrics of bytes": (lambda path: path.with_name("metrics.csv").write_bytes(b"\xff\xfe"), "is damaged"),
 }
 
 
@@ -202,7 +132,6 @@ def listing(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("what", CHECKPOINT | STATE)
 def test_a_checkpoint_or_metrics_that_do_not_fit_are_one_line_and_nothing_is_written(out, what):
     shutil.copytree(whole("autoencoder"), out)
@@ -219,38 +148,13 @@ def test_a_checkpoint_or_metrics_that_do_not_fit_are_one_line_and_nothing_is_wri
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_finished_run_loads_in_eval_mode_on_the_cpu_from_its_folder_or_a_file_in_it(script):
     folder = whole(script)
-    model, content = SCRIPTS[script].load(str(folder)), read_checkpoint(folder / "checkpoint.pt")
-    assert all(torch.equal(value, content[f"model.{name}"]) for name, value in model.state_dict().items())
-    assert not any(module.training for module in model.modules())
-    assert "dataset=drawn, epochs=2" in repr(SCRIPTS[script].load(folder / "checkpoint.pt"))
+    content = read_checkpoint(folder / "checkpoint.pt")
+    for given in (str(folder), folder / "checkpoint.pt"):
+        model = SCRIPTS[script].load(given)
+        assert all(torch.equal(value, content[f"model.{name}"]) for name, value in model.state_dict().items())
+        assert not any(module.training for module in model.modules())
     with pytest.raises(BadInput, match="there is no such run folder"):
         SCRIPTS[script].load(folder / "none")
-
-
-PLACES = st.integers(0, 400) | st.integers(-3000, -1)  # headers stand at the start of a file and at its end
-ALTERED = st.lists(st.tuples(PLACES, st.binary(min_size=1, max_size=4)), max_size=5)
-FUZZ = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@settings(max_examples=60, **FUZZ)
-@given(cut=st.none() | st.integers(0, 60_000), altered=ALTERED, inserted=st.booleans())
-def test_a_checkpoint_of_any_bytes_is_read_or_bad_input(tmp_path, monkeypatch, cut, altered, inserted):
-    """By `load`, and by a run that goes on from it."""
-    monkeypatch.setattr("common.run.run.load_dataset", lambda *_: TINY)
-    for name in ("config.json", "metrics.csv"):
-        shutil.copy(whole("autoencoder") / name, tmp_path)
-    content = bytearray((whole("autoencoder") / "checkpoint.pt").read_bytes())[:cut]
-    for place, new in altered:
-        content[place : place if inserted else place + len(new)] = new
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with contextlib.suppress(BadInput):
-        assert autoencoder.load(tmp_path).decode(torch.zeros(1, 20)).isfinite().all()
-    config = parse(autoencoder.Config, ["--resume", str(tmp_path), "--quiet"])
-    with contextlib.suppress(BadInput), Run(config) as run:
-        model = autoencoder.Autoencoder(config)
-        run.restore(model=model, optimizer=autoencoder.make_optimizer(model))
-        assert len(run.rows) == run.epoch
 
 
 # A run, used by a toy ------------------------------------------------------------------------------------------------
@@ -267,28 +171,26 @@ class Toy(Settings):
 
 @pytest.fixture
 def train(monkeypatch, tiny, out):
-    """Train a toy, calling `do` after every update and `look` after every epoch. Returns the run.
-
-    `train.batches` are the indices of its updates, run after run.
-    """
+    """Train a toy, calling `do` after every update and `look` after every epoch. Returns the run. `train.batches` are
+    the indices of its updates, run after run."""
     noted = replace(tiny, note="loaded so", warnings=("odd images", "few of them"))
     sets = {"auto": tiny, "drawn": tiny, "noted": noted}
     sets |= {"mnist": replace(tiny, name="mnist"), "kmnist": replace(tiny, test_images=255 - tiny.test_images)}
     monkeypatch.setattr("common.run.run.load_dataset", lambda name, *rest: sets.get(name) or load_dataset(name, *rest))
 
     def call(do=lambda run: None, look=lambda run: None, config: Toy | None = None, **fields: object) -> Run:
-        usual = {"out": out, "dataset": "drawn", "device": "cpu", "precision": "float32", "epochs": EPOCHS}
-        usual["batch_size"] = 96
-        with Run(config or Toy(**usual | fields)) as run:
+        usual = {"dataset": "drawn", "device": "cpu", "precision": "float32", "epochs": EPOCHS, "batch_size": 96}
+        with Run(config or Toy(**{"out": out} | usual | fields)) as run:
             torch.manual_seed(run.config.seed)
-            model, random = nn.Linear(2, 1), run.stream("training")
-            optimizer = adam(model, 0.01)
-            run.restore(model=model, optimizer=optimizer, random=random)
+            model, random = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), run.stream("training")
+            optimizer, momentum = adam(model, 0.01), torch.optim.SGD(model.parameters(), 0.01, momentum=0.5)
+            run.restore(model=model, adam=optimizer, sgd=momentum, random=random)
             for _ in run.remaining_epochs():
                 for batch in run.batches():
                     call.batches.append(batch.tolist())
                     loss = model(torch.randn(len(batch), 2, generator=random)).square().mean() + torch.rand(())
                     optimizer_step(optimizer, loss)
+                    momentum.step()
                     run.log({"loss": loss, "size": torch.tensor(len(batch))})
                     do(run)
                 run.end_epoch(run.means(), {"loss": "loss %"}, warnings=(None, "odd" if run.epoch else None))
@@ -326,7 +228,6 @@ def test_a_run_counts_averages_reports_and_says_what_is_doubtful(train, capsys):
     orders = [[*first, *second] for first, second in zip(train.batches[::2], train.batches[1::2], strict=True)]
     assert [sorted(order) for order in orders] == [[*range(128)]] * 3
     assert len({*map(tuple, orders)}) == 3
-    assert all(row["seconds"] > 0 and row["images_per_second"] > 0 for row in run.rows)
     seconds = pytest.approx(sum(row["seconds"] for row in run.rows))
     report = {"dataset": "drawn", "epochs": 3, "note": None, "score": 0.5, "warning": "odd; end", "seconds": seconds}
     assert files.read_json(run.folder / "report.json") == report
@@ -353,9 +254,7 @@ def test_a_line_of_the_console_shows_the_digits_that_matter_below_headings_that_
     ]
 
 
-def test_a_quiet_run_says_its_warnings_alone_and_a_terminal_and_another_thread_change_no_byte(
-    train, capsys, monkeypatch
-):
+def test_a_quiet_run_says_its_warnings_alone_and_a_thread_of_a_terminal_changes_no_byte(train, capsys, monkeypatch):
     """In another thread Python lets nobody handle signals."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     handler, seen = signal.getsignal(signal.SIGINT), []
@@ -368,7 +267,7 @@ def test_a_quiet_run_says_its_warnings_alone_and_a_terminal_and_another_thread_c
     assert same_checkpoint(run.folder, expected.folder)
 
 
-@pytest.mark.parametrize("update", range(1, 2 * EPOCHS + 1))
+@pytest.mark.parametrize("update", range(1, UPDATES * EPOCHS + 1))
 def test_a_stop_after_any_update_goes_on_to_the_same_bytes(train, update):
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [*map(signal.getsignal, numbers)]
@@ -379,8 +278,7 @@ def test_a_stop_after_any_update_goes_on_to_the_same_bytes(train, update):
     assert str(stopped.value) == f"stopped in epoch {(update + 1) // 2}"
     assert [*map(signal.getsignal, numbers)] == handlers
     folder = expected.folder.with_name("run-003")
-    command = shlex.join(["python", str(ROOT / "toy.py"), "--resume", str(folder)])
-    assert stopped.value.__notes__ == [f"continue with: {command}"]
+    assert stopped.value.__notes__ == [f"continue with: python {ROOT}/toy.py --resume {shlex.quote(str(folder))}"]
     assert place(folder) == update
     for other, done in ((folder, update), (longer, (update + 1) // 2 * UPDATES)):
         train.batches.clear()
@@ -419,8 +317,6 @@ def test_a_run_goes_on_with_the_same_fields_and_images_alone(train):
     for fields, line in (
         ({"epochs": 1}, "--epochs 1: the run in .* is further already"),
         ({"seed": 1}, "--seed was 0 there, not 1"),
-        ({"batch_size": 32}, "--batch-size was 96 there, not 32"),
-        ({"smoke": True}, "--smoke was False there, not True"),
         ({"dataset": "kmnist"}, "its training and test images were others than those of drawn in "),
     ):
         with pytest.raises(BadInput, match=line):
@@ -429,9 +325,6 @@ def test_a_run_goes_on_with_the_same_fields_and_images_alone(train):
     train(resume=folder, dataset="mnist", precision="bfloat16", epochs=3)
     stored = files.read_json(folder / "config.json")
     assert [stored[name] for name in ("dataset", "precision", "epochs")] == ["mnist", "bfloat16", 3]
-    files.write_json(folder / "config.json", stored | {"device": "cuda"})
-    with pytest.raises(BadInput, match="--device was cuda there, not cpu"):
-        train(resume=folder, epochs=3)
 
 
 def test_the_images_of_a_run_are_found_again_moved_or_not_and_must_be_the_same(train, tiny, tmp_path, monkeypatch):
@@ -483,49 +376,22 @@ def test_a_picture_that_fails_is_a_warning_and_a_full_disk_ends_the_run(train, c
     assert files.read_json(run.folder / "report.json")["warning"] == f"{line}; odd; end"
     with pytest.raises(OSError, match="full"):
         train(look=lambda run: run.attempt(save_it, OSError(errno.ENOSPC, "full")))
-    assert run.attempt(lambda run, x: 2 * x, 4) == 8
-
-
-def test_a_warning_is_printed_when_it_first_holds_and_when_it_changes(train, capsys):
-    train(epochs=5)
-    assert capsys.readouterr().err == "WARNING: odd\n"
 
 
 def test_a_smoke_run_says_that_all_works_and_warns_of_nothing(train, capsys):
     run = train(smoke=True, epochs=2)
     said = capsys.readouterr()
     assert "everything works; the pictures are noise, since only 4 updates were made" in said.out
-    assert "train longer" not in said.out
     assert (said.err, files.read_json(run.folder / "report.json")["warning"]) == ("", None)
 
 
-@pytest.mark.parametrize(("epochs", "every"), [(3, 1), (100, 1), (101, 2), (600, 6)])
-def test_about_a_hundred_epochs_keep_their_pictures(train, epochs, every):
+def test_about_a_hundred_epochs_keep_their_pictures(train):
     run = train()
-    run.epochs, due = epochs, []
-    for run.epoch in range(epochs + 1):
-        due += [run.epoch] if run.picture_due else []
-    assert due == sorted({0, 1, *range(0, epochs, every), epochs})
-
-
-def test_only_what_can_go_on_says_how(train):
-    def fail(error: Exception, run: Run) -> None:
-        raise error
-
-    for error in (ZeroDivisionError(), OSError(), RunFailed("sick"), BadInput("wrong")):
-        with pytest.raises(type(error)):
-            train(partial(fail, error))
-        assert bool(getattr(error, "__notes__", [])) == (not isinstance(error, (RunFailed, BadInput)))
-
-
-def test_no_tensor_of_an_update_is_kept(train):
-    counts = []
-
-    def look(run: Run) -> None:
-        counts.append(sum(issubclass(type(kept), torch.Tensor) for kept in gc.get_objects()))
-
-    train(look=look, epochs=4)
-    assert counts[-1] <= counts[1]
+    for epochs, every in ((3, 1), (101, 2), (600, 6)):
+        run.epochs, due = epochs, []
+        for run.epoch in range(epochs + 1):
+            due += [run.epoch] if run.picture_due else []
+        assert due == sorted({0, 1, *range(0, epochs, every), epochs})
 
 
 def test_plots_are_drawn_at_the_end_and_before_it_not_too_often(train, monkeypatch):
@@ -542,22 +408,19 @@ def test_plots_are_drawn_at_the_end_and_before_it_not_too_often(train, monkeypat
 
 # The scripts, stopped and going on -----------------------------------------------------------------------------------
 
-QUICK = ("autoencoder", "gan_mlp")
 SICK = "epoch {}: {}; checkpoint.pt in .*run-001 is the last good one"
 LOSS, WEIGHT = r"\w+ is nan", r"model\.[\w.]+ is not finite"
 # script, harm, exit status, what the one line says, updates in the checkpoint
 MOMENTS = [
     *((script, partial(children.signal_at, signal.SIGINT, 1), 130, "stopped in epoch 1", 1) for script in SCRIPTS),
     ("gan_mlp", partial(children.signal_at, signal.SIGTERM, UPDATES * EPOCHS), 130, "stopped in epoch 2", 4),
-    *((script, partial(children.signal_at, signal.SIGKILL, 4), -signal.SIGKILL, "", 2) for script in QUICK),
-    *((script, partial(children.poison_at, math.nan, 1), 1, SICK.format(1, LOSS), 0) for script in QUICK),
+    ("gan_mlp", partial(children.signal_at, signal.SIGKILL, 4), -signal.SIGKILL, "", 2),
+    ("gan_mlp", partial(children.poison_at, math.nan, 1), 1, SICK.format(1, LOSS), 0),
     ("autoencoder", partial(children.poison_at, math.nan, 3), 1, SICK.format(2, LOSS), 2),
     ("autoencoder", partial(children.poison_at, math.nan, 3, signal.SIGINT), 1, SICK.format(2, WEIGHT), 2),
-    ("gan_mlp", partial(children.poison_at, math.inf, 4), 1, SICK.format(2, WEIGHT), 2),
 ]
 # script, what happens to every so-many-th of its files: all of all would take minutes
-HARMS = [("autoencoder", "killed", 1), ("autoencoder", "signal", 4), ("autoencoder", "full", 4)]
-HARMS += [("gan_mlp", "full", 4), ("gan_mlp", "killed", 6)]
+HARMS = [("autoencoder", "killed", 1), ("autoencoder", "signal", 4), ("gan_mlp", "full", 4)]
 HARMS += [pytest.param("infogan", "killed", 13, marks=pytest.mark.slow)]
 
 
@@ -621,8 +484,7 @@ def test_a_run_goes_on_elsewhere_in_another_precision_and_further(script, tmp_pa
     """What resuming needs is in the run folder, wherever that is."""
     folder = tmp_path / "moved" / "outputs" / script / "run-001"
     shutil.copytree(whole(script), folder)
-    rows = rows_without_time(folder)
     said = child(script, "--resume", folder, "--precision", "bfloat16", "--epochs", EPOCHS + 2)
     assert said.status == 0, said
-    assert rows_without_time(folder)[:-2] == rows
+    assert rows_without_time(folder)[:-2] == rows_without_time(whole(script))
     assert files.read_json(folder / "config.json").items() >= {"precision": "bfloat16", "epochs": EPOCHS + 2}.items()

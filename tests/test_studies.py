@@ -26,7 +26,7 @@ from common.run.cli import parse
 from common.run.config import ACTIONS, ROOT, Settings
 from common.run.files import read_rows, write_json
 from common.train.random import stream_seed
-from studies import accuracy_over_time, compare, figure_1, pictures, seeds, throughput, widths
+from studies import accuracy_over_time, compare, figure_1, seeds, throughput, widths
 from tests.helpers import make_quick
 
 CLASSES = {module.Config.SCRIPT: module.Config for module in (autoencoder, gan_mlp, infogan)}
@@ -50,11 +50,11 @@ def stored(run: Path, config: Settings, **report: object) -> Path:
 BAD = {
     "accuracy_over_time": ["x --outt"],
     "compare": ["one-run"],
-    "figure_1": ["--seeds=x", "--epochs=many"],
+    "figure_1": ["--seeds=x"],
     "pictures": ["no-run", str(ROOT / "docs")],
-    "seeds": ["vae.py", *(f"autoencoder.py {flag}" for flag in ("--seed=3", "--resume=x", "--at-once=0", "--hiden=3"))],
+    "seeds": ["vae.py", *(f"autoencoder.py {flag}" for flag in ("--seed=3", "--at-once=0", "--hiden=3"))],
     "throughput": ["--rounds=0", "--scripts=vae"],
-    "widths": ["--hidden=3", "--resume=x", "--device=quantum", "--smoke --batch-size=1000"],
+    "widths": ["--hidden=3", "--device=quantum", "--smoke --batch-size=1000"],
 }
 
 
@@ -70,59 +70,44 @@ def test_bad_input_is_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_p
     assert flags.split()[-1].partition("=")[0] in error or "two run folders" in error
 
 
-# seeds.py ---------------------------------------------------------------------------------------------------------
-
-
 def test_seeds_are_numbers_and_ranges_and_nothing_else():
-    found = {"3": [3], "0-3": [0, 1, 2, 3], "7,0-2,1": [7, 0, 1, 2], "100-101": [100, 101]}
+    found = {"3": [3], "7,0-2,1": [7, 0, 1, 2], "100-101": [100, 101]}
     assert {text: seeds.seeds_of(text) for text in found} == found
-    for text in ("", "a", "3-1", "-1", "1.5", "1,,2"):
+    for text in ("", "a", "3-1", "-1", "1,,2"):
         with pytest.raises(BadInput, match="--seeds"):
             seeds.seeds_of(text)
 
 
-@pytest.mark.parametrize(
-    ("script", "flags", "name"),
-    [
-        ("infogan", "", "default"),
-        ("infogan", "--seed 5 --device cpu --quiet --out x --data-dir y", "default"),
-        ("infogan", "--info-weight 0", "info_weight=0.0"),
-        ("infogan", "--paper --epochs 12 --seed 4", "paper"),
-        ("infogan", "--paper --epochs 2", "paper,epochs=2"),
-        ("infogan", "--paper --epochs 3 --average 0.999", "paper,epochs=3,average=0.999"),  # defaults without --paper
-        ("autoencoder", "--smoke --hidden 32", "smoke,hidden=32"),
-        ("gan_mlp", "--widths-g 32 64 --epochs 3", "widths_g=32-64,epochs=3"),
-        ("gan_mlp", "--dataset a/b", "dataset=a_b"),
-    ],
-)
-def test_a_study_is_named_after_its_presets_and_the_fields_that_differ(script, flags, name):
-    found = seeds.study_name(parse(CLASSES[script], flags.split()))
-    assert set(found.split(",")) == set(name.split(","))
+def test_a_study_is_named_after_its_presets_and_the_fields_that_differ():
+    for call, name in {
+        "infogan --seed 5 --device cpu --quiet --out x --data-dir y": "default",
+        "infogan --paper --epochs 3 --average 0.999": "paper,epochs=3,average=0.999",  # the default without --paper
+        "gan_mlp --smoke --widths-g 32 64 --dataset a/b": "smoke,widths_g=32-64,dataset=a_b",
+    }.items():
+        script, *flags = call.split()
+        assert set(seeds.study_name(parse(CLASSES[script], flags)).split(",")) == set(name.split(","))
 
 
-@pytest.mark.parametrize(
-    ("before", "asked", "found"),
-    [
-        ({"seed": 5, "dataset": "mnist"}, {"dataset": "auto"}, True),
-        ({"device": "cpu", "precision": "bfloat16", "out": "/a/b", "data_dir": "/c"}, {}, True),  # as a run stores them
-        ({}, {"smoke": True, "dataset": "mnist"}, "smoke False, not True"),
-        ({"smoke": True}, {"smoke": True, "dataset": "mnist"}, True),  # which is on rendered digits all the same
-        ({}, {"epochs": 4}, False),
-        ({}, {"dataset": "mnist"}, "dataset drawn, not mnist"),
-        ({}, {"hidden": 99}, "hidden 100, not 99"),
-        ({"dataset": "{here}/a_b"}, {"dataset": "a_b"}, True),  # a run stores the whole path
-        ({"dataset": "{here}/a_b"}, {"dataset": "a/b"}, "was run with dataset"),  # both studies are called a_b
-    ],
-)
-def test_no_run_of_another_study_is_taken_for_a_finished_one(monkeypatch, tmp_path, before, asked, found):
-    monkeypatch.chdir(tmp_path)
+PAIRS = [
+    ({"seed": 5, "dataset": "mnist"}, {"dataset": "auto"}, True),
+    ({"device": "cpu", "precision": "bfloat16", "out": "/a/b", "data_dir": "/c"}, {}, True),  # as a run stores them
+    ({"smoke": True}, {"smoke": True, "dataset": "mnist"}, True),  # which is on rendered digits all the same
+    ({}, {"epochs": 4}, False),
+    ({}, {"dataset": "mnist"}, "dataset drawn, not mnist"),
+    ({"dataset": str(Path("a_b").resolve())}, {"dataset": "a_b"}, True),  # a run stores the whole path
+    (
+        {"dataset": str(Path("a_b").resolve())},
+        {"dataset": "a/b"},
+        "was run with dataset",
+    ),  # both studies are called a_b
+]
+
+
+@pytest.mark.parametrize(("before", "asked", "found"), PAIRS)
+def test_no_run_of_another_study_is_taken_for_a_finished_one(tmp_path, before, asked, found):
     before, asked = (autoencoder.Config(**{"dataset": "drawn", "epochs": 3} | fields) for fields in (before, asked))
-    before = autoencoder.Config(**vars(before) | {"dataset": before.dataset.format(here=tmp_path)})
     run = stored(tmp_path / "seed-000" / "autoencoder" / "run-001", before, epochs=3)
-    if isinstance(found, str):
-        with pytest.raises(BadInput, match=found):
-            seeds.finished(tmp_path / "seed-000", asked)
-    else:
+    with pytest.raises(BadInput, match=found) if isinstance(found, str) else nullcontext():
         assert seeds.finished(tmp_path / "seed-000", asked) == (run if found else None)
 
 
@@ -134,7 +119,6 @@ def test_the_table_has_minimum_median_and_maximum_and_runs_on_several_datasets_m
     call = ["autoencoder.py", "--out", str(tmp_path), "--summarise", "--seeds"]
     with pytest.raises(BadInput, match="drawn, mnist"):
         seeds.main([*call, "3-4,9-10"])
-    assert not list(tmp_path.rglob("summary.csv"))
     seeds.main([*call, "3,4,9"])
     assert re.search(r"minimum +median +maximum\n(.*\n)*ratio +0.5 +0.6 +0.9\n3 seeds", capsys.readouterr().out)
     rows = table(next(tmp_path.rglob("summary.csv")))
@@ -157,8 +141,7 @@ def test_a_stopped_seed_goes_on_a_finished_one_is_not_run_again_and_one_that_fai
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=60)[1] == "seeds.py: stopped\n"
-    assert process.returncode == 130
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("seeds.py: stopped\n", 130)
     assert "--resume" in next(out.rglob("log.txt")).read_text()
     [study] = (out / "autoencoder").iterdir()
     assert [path.name for path in study.iterdir()] == ["seed-000"], "nothing new is begun"
@@ -171,16 +154,8 @@ def test_a_stopped_seed_goes_on_a_finished_one_is_not_run_again_and_one_that_fai
     assert all(part in shown for part in ("seed 0: goes on", "seed 2: exit 2, autoencoder.py: --out", "\n2 seeds"))
     reports = {path: path.stat().st_mtime_ns for path in out.rglob("report.json")}
     assert [path.parts[-4] for path in sorted(reports)] == ["seed-000", "seed-001"]
-    assert len(list(out.rglob("run-*"))) == 2
-
     seeds.main([*flags, "0-1"])
-    with pytest.raises(RunFailed, match="seed 2"):
-        seeds.main([*flags, "0-2", "--summarise"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("report.json")} == reports
-    assert "begins" not in capsys.readouterr().out
-
-
-# compare.py and widths.py -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -193,22 +168,14 @@ def runs(tmp_path_factory, tiny):
             autoencoder.main(autoencoder.Config(dataset="drawn", epochs=2, hidden=hidden, device="cpu", out=out))
     first, second = sorted((out / "autoencoder").iterdir())
     stopped = shutil.copytree(first, out / "elsewhere" / "run-003")
-    for name in ("report.json", "epoch_002.png"):
-        (stopped / name).unlink()
-    config = json.loads((stopped / "config.json").read_text())
-    write_json(stopped / "config.json", config | {"out": "/elsewhere", "data_dir": "/elsewhere/data"})
+    (stopped / "report.json").unlink()
     (stopped / "metrics.csv").write_text("".join((first / "metrics.csv").read_text().splitlines(True)[:2]))
     return [first, second, stopped]
 
 
-def compared(folders: list[Path], out: Path) -> dict[str, dict]:
-    return compare.main([*map(str, folders), "--out", str(out)])
-
-
 def test_the_table_has_what_differs_and_what_was_reached_even_by_an_unfinished_run(runs, tmp_path, capsys):
-    reached = compared(runs, tmp_path)
-    folder = tmp_path / "autoencoder" / "compare-001"
-    rows = table(folder / "compare.csv")
+    compare.main(command := [*map(str, runs), "--out", str(tmp_path)])
+    rows = table(tmp_path / "autoencoder" / "compare-001" / "compare.csv")
     names = ["autoencoder/run-001", "autoencoder/run-002", "elsewhere/run-003"]
     assert (rows[""], rows["hidden"]) == (names, ["5", "9", "5"])
     assert not {"seed", "out", "data_dir", "batch_size", "quiet"} & set(rows)
@@ -216,50 +183,23 @@ def test_the_table_has_what_differs_and_what_was_reached_even_by_an_unfinished_r
     ratios.append(read_rows(runs[2] / "metrics.csv")[0]["ratio"])
     assert list(map(float, rows["ratio"])) == ratios
     assert (rows["epoch"], rows["seconds"][2]) == (["2", "2", "1"], ""), "the time of an epoch is not that of the run"
-    assert reached[names[1]]["ratio"] == ratios[1]
-    shown = capsys.readouterr().out
     cells = " +".join(re.escape(f"{ratio:.4g}{' *' * (ratio == min(ratios))}") for ratio in ratios)
-    assert re.search(rf"^hidden +5 +9 +5\n\nratio +{cells}$(?s:.*){re.escape(str(folder))}$", shown, re.M)
-    assert "dataset" not in shown  # is the same
+    assert re.search(rf"^hidden +5 +9 +5\n\nratio +{cells}$", capsys.readouterr().out, re.M)
+    compare.main(command)
+    page, again = (tmp_path / "autoencoder" / f"compare-00{i}" / "compare.png" for i in (1, 2))
+    assert page.read_bytes() == again.read_bytes()
+    with Image.open(runs[0] / "epoch_002.png") as grid, Image.open(page) as picture:
+        assert picture.width >= 3 * grid.width
 
 
-def test_the_picture_shows_every_run_and_is_the_same_again(runs, tmp_path):
-    for chosen in (runs, runs, runs[:2]):
-        compared(chosen, tmp_path)
-    three, again, two = (tmp_path / "autoencoder" / f"compare-00{i}" / "compare.png" for i in (1, 2, 3))
-    assert three.read_bytes() == again.read_bytes()
-    with Image.open(runs[0] / "epoch_002.png") as grid, Image.open(three) as page, Image.open(two) as smaller:
-        assert page.width > smaller.width >= 2 * grid.width
-        places = ((0, y, grid.width, y + grid.height) for y in range(page.height - grid.height + 1))
-        assert grid.convert("RGB").tobytes() in (page.crop(place).tobytes() for place in places)
-
-
-def test_runs_of_equal_numbers_have_different_names_and_such_as_trained_nothing_are_shown(runs, tmp_path):
-    bare = [tmp_path / name / "run-001" for name in ("other", "one")]
-    for folder in bare:
-        folder.mkdir(parents=True)
-        shutil.copy(runs[0] / "config.json", folder)
-    assert compared(bare, tmp_path) == {"other/run-001": {"epoch": 0}, "one/run-001": {"epoch": 0}}
-    assert [path.name for path in (tmp_path / "autoencoder" / "compare-001").iterdir()] == ["compare.csv"]
-
-
-@pytest.mark.parametrize(
-    ("second", "error"),
-    [
-        ("itself", "two run folders"),
-        ("none", "none: there is no such run folder"),
-        ("gan", "is a run of gan_mlp, not of autoencoder"),
-        *((name, name) for name in ("config.json", "metrics.csv", "report.json", "epoch_002.png")),
-    ],
-)
+@pytest.mark.parametrize(("second", "error"), [("gan", "is a run of gan_mlp, not of"), ("report.json", "report.json")])
 def test_what_is_no_run_of_the_script_is_refused_by_name_and_nothing_is_written(runs, tmp_path, second, error):
-    other = runs[0] if second == "itself" else tmp_path / second
     if second == "gan":
-        stored(other, gan_mlp.Config())
-    elif "." in second:
-        (shutil.copytree(runs[1], other) / second).write_text("epoch\n{")
+        stored(tmp_path / second, gan_mlp.Config())
+    else:
+        (shutil.copytree(runs[1], tmp_path / second) / second).write_text("{")
     with pytest.raises(BadInput, match=re.escape(error)):
-        compared([runs[0], other], tmp_path / "out")
+        compare.main([str(runs[0]), str(tmp_path / second), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -270,14 +210,10 @@ def test_every_width_is_trained_and_shown(monkeypatch, tiny, out):
     rows = widths.main(["--epochs", "1", "--out", str(out), "--quiet"])
     folder = out / "autoencoder" / "widths-001"
     written = table(folder / "widths.csv")
-    assert {row["hidden"]: str(row["test_mse"]) for row in rows} == {
-        hidden: written[str(hidden)][written["hidden"].index("test_mse")] for hidden in (3, 7)
-    }
+    found = {int(hidden): float(written[hidden][written["hidden"].index("test_mse")]) for hidden in ("3", "7")}
+    assert {row["hidden"]: row["test_mse"] for row in rows} == found
     assert [autoencoder.load(run).config.hidden for run in sorted((folder / "autoencoder").iterdir())] == [3, 7]
     assert (folder / "widths.png").stat().st_size > 5_000
-
-
-# figure_1.py and accuracy_over_time.py ----------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("on_tiny")
@@ -291,21 +227,17 @@ def test_figure_1_trains_as_infogan_does_each_setting_and_seed_once(monkeypatch,
     flags = ["--epochs", "4", "--out", str(tmp_path), "--seeds"]
     figure_1.main([*flags, "1"])
     curves = figure_1.read_curves(tmp_path / "figure_1.csv")
-    assert {run: [updates for updates, _ in points] for run, points in curves.items()} == {
-        (setting, 1): [0, 1, 2, 3] for setting in figure_1.SETTINGS
-    }
+    found = {run: [updates for updates, _ in points] for run, points in curves.items()}
+    assert found == {(setting, 1): [0, 1, 2, 3] for setting in figure_1.SETTINGS}
     for setting in ("default", "--paper --info-weight 0"):
         call = [*figure_1.SETTINGS[setting], "--epochs", "4", "--seed", "1", "--out", str(out), "--quiet"]
         expected = [row["info_c1_nats"] for row in infogan.main(parse(infogan.Config, call))["rows"]]  # an update each
         assert [nats for _, nats in curves[setting, 1]] == pytest.approx(expected, abs=1e-5)
 
-    asked, picture = [], (tmp_path / "figure_1.png").read_bytes()
-    monkeypatch.setattr(figure_1, "train", lambda config, _: asked.append(config) or [(0, 0.5)] * 4)
+    picture = (tmp_path / "figure_1.png").read_bytes()
+    monkeypatch.setattr(figure_1, "train", None)  # what is in the csv is not run again
     figure_1.main([*flags, "1"])
-    assert (asked, (tmp_path / "figure_1.png").read_bytes()) == ([], picture)
-    figure_1.main([*flags, "0-1"])
-    new = [(config.seed, config.paper, config.info_weight) for config in asked]
-    assert new == [(0, False, 1.0), (0, True, 1.0), (0, True, 0.0)]
+    assert (tmp_path / "figure_1.png").read_bytes() == picture
     with pytest.raises(BadInput, match="has 4 points, not 5"):
         figure_1.main(["--epochs", "5", "--out", str(tmp_path), "--seeds", "1"])
 
@@ -324,27 +256,14 @@ def test_accuracy_of_all_runs_is_shown_over_minutes_that_add_up(monkeypatch, tmp
     shown.clear()
     accuracy_over_time.main([str(tmp_path / "paper"), "--out", str(tmp_path)])  # the csv keeps what is gone
     assert list(shown) == ["default, 2 seeds", "paper, 1 seeds"]
-    (run / "metrics.csv").write_text("epoch,seconds,loss_d\n1,30,0.5\n")
-    for folder, error in ((tmp_path, "has no run of infogan"), (tmp_path / "paper", "no accuracy")):
-        with pytest.raises(BadInput, match=error):
-            accuracy_over_time.main([str(folder), "--out", str(tmp_path)])
 
 
-# throughput.py ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("script", "fields", "tolerance"),
-    [
-        ("infogan", {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4}, 2e-3),
-        ("gan_mlp", {}, 1e-5),
-        ("autoencoder", {}, 1e-5),
-    ],
-)
-def test_both_sides_reach_the_same_losses(script, fields, tolerance):
+@pytest.mark.parametrize("script", CLASSES)
+def test_both_sides_reach_the_same_losses(script):
     """InfoGAN with a tenth of its learning rates: at the full ones Adam's first steps, which know little more of a
     gradient than its sign, let the last bits in which two memory formats differ grow twentyfold with every update."""
-    config = CLASSES[script](**fields)
+    fields = {"learning_rate_d": 2e-5, "learning_rate_g": 1e-4} if script == "infogan" else {}
+    config, tolerance = CLASSES[script](**fields), 2e-3 if fields else 1e-5
     x = torch.rand(4, 32, 1, 28, 28, generator=torch.Generator().manual_seed(5)).square()
     losses = []
     for make in (lambda: throughput.script_side(config, "float32"), lambda: throughput.TEXTBOOKS[script](config)):
@@ -372,19 +291,8 @@ def test_the_table_of_speeds_has_medians_of_turns_that_alternate(monkeypatch, ti
     assert re.search(r"gan_mlp +\w+ +200.0 ms +40.00 ms +5.00 +3200 +1.05 GB +1.06 GB\n", capsys.readouterr().out)
 
 
-def test_a_turn_counts_the_updates_of_one_loop_that_goes_on(monkeypatch):
-    made, clock = [], iter(range(1000))
-    monkeypatch.setattr(throughput, "_loops", [])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    make = lambda *given: made.append(given) or iter(range(1000))  # noqa: E731
-    for _ in range(2):
-        milliseconds, peak = throughput.run_turn(10, make, "gan_mlp", 128)
-        assert (milliseconds, peak > 0.01) == (pytest.approx(1000, rel=0.3), True)
-    assert made == [("gan_mlp", 128)]
-
-
 @pytest.mark.slow
-def test_the_whole_command_is_timed_by_stage_and_to_an_accuracy(tmp_path, capsys):
+def test_the_whole_command_is_timed_by_stage_and_to_an_accuracy(tmp_path):
     (tmp_path / "classifiers").mkdir()
     found = throughput.time_infogan(0.0, tmp_path, ["--smoke"])
     stages = ("imports", *throughput.STAGES.values(), "rest")
@@ -392,26 +300,11 @@ def test_the_whole_command_is_timed_by_stage_and_to_an_accuracy(tmp_path, capsys
     assert sum(found[stage] for stage in {*stages}) == pytest.approx(found["whole"])
     assert found["rest"] < found["whole"] / 3
     assert found["imports"] < found["to the accuracy"] < found["whole"]
-    throughput.print_times(1.01, found | {"to the accuracy": None}, {"epochs": 3, "seconds": 60.0, "accuracy": 0.5})
-    shown = capsys.readouterr().out
-    assert re.search(r"^to the accuracy +never$", shown, re.MULTILINE)
-    assert shown.endswith("stopped after 3 epochs, 60 s, with 50.0%\n")
 
 
 def test_the_textbook_stops_at_its_accuracy_or_its_time(monkeypatch, tiny):
     images = [(x, label) for x, label in zip(tiny.train_images[:, None] / 255, tiny.train_labels, strict=True)]
     monkeypatch.setattr(throughput, "load_dataset", lambda *_: tiny)
     monkeypatch.setattr(throughput.datasets, "MNIST", lambda *_, **__: images)
-    found = throughput.time_textbook(0.05, Path(), minutes=1)
-    assert (found["epochs"], found["accuracy"] >= 0.05) == (1, True)
+    assert throughput.time_textbook(0.05, Path(), minutes=1)["epochs"] == 1
     assert throughput.time_textbook(1.01, Path(), minutes=0)["epochs"] == 0
-
-
-# pictures.py ------------------------------------------------------------------------------------------------------
-
-
-def test_layers_are_named_with_what_they_return_in_the_order_of_the_data():
-    model = infogan.InfoGAN(infogan.Config())
-    found = pictures.layers(model.discriminator, model.discriminator.features, torch.zeros(1, 1, 28, 28))
-    assert found == ["conv 4 × 4\n64 × 14 × 14", "conv 4 × 4\n128 × 7 × 7", "linear\n1024"]
-    assert not model.discriminator.dense[0]._forward_hooks
