@@ -5,7 +5,8 @@
 
 Chen et al. 2016, "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial
 Nets" (arXiv:1606.03657). A generator G makes an image from noise z and a code c: a category c1 (one of ten) and two
-numbers c2 and c3. A network Q must predict the code from the image, which makes the code mean something.
+numbers c2 and c3; `categories` and `continuous` set how many. A network Q must predict the code from the image, which
+makes the code mean something.
 
 The paper's objective asks that c1 can be predicted, not that it is the digit. So a small network first clusters the
 real images without a label (common/train/guide.py) into ten categories, and measures each image's slant and thickness.
@@ -20,9 +21,9 @@ and how well c1 agrees with the digits.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,27 +33,27 @@ from common.data import to_float
 from common.data.inputs import image_batch, indices, numbers, sampling_generator, whole_number
 from common.look import metrics
 from common.look.figures import save_reals
-from common.look.infogan import COLUMNS, Tables, contingency_tables, report, save_epoch
+from common.look.infogan import Tables, code_names, columns, contingency_tables, report, save_epoch
 from common.run.checkpoint import load_model
 from common.run.cli import run_cli
 from common.run.config import Settings
 from common.run.run import Run
 from common.train import init
 from common.train.device import default_torch_modes, eval_mode, frozen
-from common.train.guide import PseudoLabels, fit_pseudo_labels
+from common.train.guide import PseudoLabels
 from common.train.optim import adam, ema_decay, linear_decay, optimizer_step, scale_learning_rates, update_ema
 from common.train.random import stream_seed
 
-CATEGORIES = 10  # c1 ~ Cat(10), uniform [paper C.1]
-CONTINUOUS = 2  # c2, c3 ~ Uniform(-1, 1) [paper C.1]
 EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays that of training
 
 
 @dataclass(frozen=True)
 class Config(Settings):
     # latents and posterior
+    categories: int = 0  # values of c1, 2 to 100, all as likely; 0: as many as the set has classes, 10 without labels
+    continuous: int = 2  # continuous codes c2, c3, …, each uniform on -1 to 1 [paper C.1]
     noise_size: int = 62  # numbers in z [paper C.1], standard normal (authors' code: uniform)
-    learn_variance: bool = False  # Q predicts the variances of c2 and c3, too; off: fixed to 1 [authors' code]
+    learn_variance: bool = False  # Q predicts the variances of c2, c3, …, too; off: fixed to 1 [authors' code]
     # optimisation
     epochs: int = 3  # passes over the training images; more if fewer than 20,000 [tuned: docs/infogan.md]
     batch_size: int = 128  # images per update [authors' code]
@@ -61,7 +62,7 @@ class Config(Settings):
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [authors' code]
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
-    continuous_weight: float = 1.0  # weight of c2 and c3 within L_I, relative to c1 [authors' code]
+    continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [authors' code]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
     average: float = 0.999  # decay of the moving average of G's weights that samples come from; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
@@ -69,12 +70,17 @@ class Config(Settings):
 
     SCRIPT = "infogan"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
-    LIMITS = dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
+    LIMITS = {"categories": (2, 100, 0), "continuous": (0, 8)}
+    LIMITS |= dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
 
     @property
     def guided(self) -> bool:
         """Whether real images get pseudo-labels. A plain GAN has no use for them."""
         return self.guide_weight > 0 and self.info_weight > 0
+
+    def for_classes(self, classes: int) -> Self:
+        """The Config with its number of categories decided, for a set of this many classes, 0 without labels."""
+        return replace(self, categories=self.categories or classes or 10)
 
 
 # Losses: pure functions of raw network outputs, in nats ----------------------------------------------------------
@@ -96,37 +102,38 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, value: Tensor) -> Tensor:
-    """-E log Q(c | x) per continuous code, three (n, 2) -> (2,), with Q(c | x) = N(mean, exp(log_variance)).
+    """-E log Q(c | x) per continuous code, three (n, m) -> (m,), with Q(c | x) = N(mean, exp(log_variance)).
 
-    A diagonal Gaussian: Q gives each code a mean and a variance, and the log-densities of c2 and c3 add. With the
+    A diagonal Gaussian: Q gives each code a mean and a variance, and their log-densities add. With the
     variance fixed to 1 this is half the squared error plus ln(2 pi) / 2, which is kept: without it L_I is no bound.
     """
     return 0.5 * (math.log(2 * math.pi) + log_variance + (value - mean).square() / log_variance.exp()).mean(dim=0)
 
 
 def information(q: "Posterior", c1: Tensor, continuous: Tensor, weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5) of codes (n,) and (n, 2), and the scalars to log. weight: factor
-    on the terms of c2 and c3.
+    """L_I = H(c) - E[-log Q(c | x)] (Eq. 4 and 5) of codes (n,) and (n, m), the first m of Q's continuous ones, and the
+    scalars to log. weight: factor on the terms of c2, c3, ….
 
-    H(c1) = ln 10, so the part of c1 is 0 if Q knows nothing and ln 10 = 2.303 if it knows c1. H(c2) = ln 2.
+    H(c1) = ln k, so the part of c1 is 0 if Q knows nothing and ln 10 = 2.303 if it knows one of ten. H(c2) = ln 2.
     """
-    c1_nll = F.cross_entropy(q.logits, c1)  # raw logits: ln 10 if Q is uniform
-    continuous_nll = gaussian_nll(q.mean, q.log_variance, continuous)
-    bound = math.log(CATEGORIES) - c1_nll + weight * (math.log(2) - continuous_nll).sum()
-    error = (q.mean.detach() - continuous).square().mean(dim=0)
-    return bound, {"c1_nll": c1_nll, "c2_error": error[0], "c3_error": error[1]}
+    c1_nll = F.cross_entropy(q.logits, c1)  # raw logits: ln k if Q is uniform
+    mean, log_variance = q.mean[:, : continuous.shape[1]], q.log_variance[:, : continuous.shape[1]]
+    continuous_nll = gaussian_nll(mean, log_variance, continuous)
+    bound = math.log(q.logits.shape[1]) - c1_nll + weight * (math.log(2) - continuous_nll).sum()
+    error = (mean.detach() - continuous).square().mean(dim=0)
+    return bound, {"c1_nll": c1_nll} | {f"c{number}_error": value for number, value in enumerate(error, start=2)}
 
 
 # Networks, as in the paper's appendix C.1 -------------------------------------------------------------------------
 
 
 class Generator(nn.Module):
-    """Images from noise_size noise values, 10 one-hot values of c1, and c2 and c3."""
+    """Images from the noise, c1 as a one-hot vector, and the continuous codes, joined."""
 
-    def __init__(self, noise_size: int):
+    def __init__(self, latent_size: int):
         super().__init__()
         self.dense = nn.Sequential(
-            nn.Linear(noise_size + CATEGORIES + CONTINUOUS, 1024, bias=False),
+            nn.Linear(latent_size, 1024, bias=False),
             nn.BatchNorm1d(1024),
             nn.ReLU(),
             nn.Linear(1024, 7 * 7 * 128, bias=False),
@@ -141,7 +148,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, joined: Tensor) -> Tensor:
-        """A joined latent (n, noise_size + 12) -> images (n, 1, 28, 28) in [0, 1]."""
+        """A joined latent (n, latent_size) -> images (n, 1, 28, 28) in [0, 1]."""
         # Channels last, as convolutions want it on a CPU and on tensor cores: a view, not a copy.
         logits = self.upsample(self.dense(joined).view(-1, 7, 7, 128).permute(0, 3, 1, 2))
         # In float32: bfloat16 rounds the whites to 1, where the sigmoid has no slope to learn from.
@@ -149,7 +156,7 @@ class Generator(nn.Module):
 
 
 class Posterior(NamedTuple):
-    """Q(c | x): logits (n, 10) of c1, mean and log-variance (n, 2) of c2 and c3."""
+    """Q(c | x): logits (n, k) of c1, mean and log-variance (n, m) of c2, c3, …."""
 
     logits: Tensor
     mean: Tensor
@@ -159,8 +166,9 @@ class Posterior(NamedTuple):
 class Discriminator(nn.Module):
     """D and Q: one trunk up to 1024 features, a head with two logits for D, a head for the codes for Q."""
 
-    def __init__(self, learn_variance: bool):
+    def __init__(self, categories: int, continuous: int, learn_variance: bool):
         super().__init__()
+        self.sizes = [categories, continuous, continuous if learn_variance else 0]  # of Q's output
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, 64, kernel_size=4, stride=2, padding=1),
             nn.LeakyReLU(0.1),
@@ -174,7 +182,7 @@ class Discriminator(nn.Module):
             nn.Linear(1024, 128, bias=False),
             nn.BatchNorm1d(128),
             nn.LeakyReLU(0.1),
-            nn.Linear(128, CATEGORIES + CONTINUOUS * (2 if learn_variance else 1)),
+            nn.Linear(128, sum(self.sizes)),
         )
 
     def features(self, x: Tensor) -> Tensor:
@@ -188,92 +196,103 @@ class Discriminator(nn.Module):
 
     def posterior(self, features: Tensor) -> Posterior:
         """Q: features (n, 1024) -> the parameters of Q(c | x)."""
-        out = self.head_q(features).float()
-        mean = out[:, CATEGORIES : CATEGORIES + CONTINUOUS]
-        raw = out[:, CATEGORIES + CONTINUOUS :]
+        logits, mean, raw = self.head_q(features).float().split(self.sizes, dim=1)
         # Soft floor on the log-variance (std >= 0.05), so that L_I cannot grow without limit [our choice].
         log_variance = torch.logaddexp(raw, torch.full_like(raw, -6.0)) if raw.shape[1] else torch.zeros_like(mean)
-        return Posterior(out[:, :CATEGORIES], mean, log_variance)
+        return Posterior(logits, mean, log_variance)
 
 
 # The model: what trains, is saved, generates and encodes ----------------------------------------------------------
 
 
 class Latent(NamedTuple):
-    """G's input in parts: noise (n, noise_size), standard normal; category (n,) in 0 … 9; continuous (n, 2) in (-1, 1)
-    for c2 and c3."""
+    """G's input in parts: noise (n, noise_size), standard normal; category (n,) in 0 … k-1; continuous (n, m) in
+    (-1, 1) for c2, c3, …."""
 
     noise: Tensor
     category: Tensor
     continuous: Tensor
 
-    def joined(self) -> Tensor:
-        """-> (n, noise_size + 10 + 2), the input of G."""
-        one_hot = F.one_hot(self.category, CATEGORIES).to(self.noise.dtype)
+    def joined(self, categories: int) -> Tensor:
+        """-> (n, noise_size + k + m), the input of G."""
+        one_hot = F.one_hot(self.category, categories).to(self.noise.dtype)
         return torch.cat((self.noise, one_hot, self.continuous), dim=1)
 
 
 class Codes(NamedTuple):
-    """What Q predicts for images: c1 (n, 10) probabilities by category, c2 and c3 (n,) means."""
+    """What Q predicts for images: c1 (n, k) probabilities by category, the means (n, m) of the continuous codes."""
 
     c1: Tensor
-    c2: Tensor
-    c3: Tensor
+    continuous: Tensor
+    c2 = property(lambda self: self.continuous[:, 0])
+    c3 = property(lambda self: self.continuous[:, 1])
 
 
 class InfoGAN(nn.Module):
-    """G, D with Q, the moving average `ema` of G that samples come from, and `digit_of_category` (10,): the class that
+    """G, D with Q, the moving average `ema` of G that samples come from, and `digit_of_category` (k,): the class that
     each category of c1 matches."""
 
     def __init__(self, config: Config):
         """Initial weights come from PyTorch's global random state."""
         super().__init__()
-        self.config = config
-        self.generator = Generator(config.noise_size)
-        self.discriminator = Discriminator(config.learn_variance)
+        self.config = config = config.for_classes(0)
+        self.generator = Generator(config.noise_size + config.categories + config.continuous)
+        self.discriminator = Discriminator(config.categories, config.continuous, config.learn_variance)
         init.dcgan_(self.generator)
         init.dcgan_(self.discriminator)
         self.ema = copy.deepcopy(self.generator)
-        self.register_buffer("digit_of_category", torch.arange(CATEGORIES))
+        self.register_buffer("digit_of_category", torch.arange(config.categories))
 
     def sample_latent(self, n: int, random: torch.Generator) -> Latent:
         """n latents from the prior, on the device of the random generator."""
-        how = {"generator": random, "device": random.device}
-        noise = torch.randn(n, self.config.noise_size, dtype=torch.float32, **how)
-        category = torch.randint(CATEGORIES, (n,), **how)
-        return Latent(noise, category, torch.rand(n, CONTINUOUS, dtype=torch.float32, **how) * 2 - 1)
+        config, how = self.config, {"generator": random, "device": random.device}
+        noise = torch.randn(n, config.noise_size, dtype=torch.float32, **how)
+        category = torch.randint(config.categories, (n,), **how)
+        return Latent(noise, category, torch.rand(n, config.continuous, dtype=torch.float32, **how) * 2 - 1)
 
     def generate(
         self,
         n: int = 1,
         digit: int | Tensor | None = None,
         category: int | Tensor | None = None,
-        c2: float | Tensor | None = None,
-        c3: float | Tensor | None = None,
         noise: Tensor | None = None,
+        continuous: Tensor | None = None,
         seed: int | None = None,
+        **codes: float | Tensor,
     ) -> Tensor:
         """Generated images (n, 1, 28, 28) float32 in [0, 1]. What is not given is sampled from the prior.
 
-        digit, category: one for all images or (n,), in 0 … 9, and only one of the two; c2, c3: likewise, any finite
-        number, trained on [-1, 1]; noise: (n, noise_size); seed: makes the samples repeatable.
-        Raises ValueError for a value out of range or of another shape.
+        digit: a class, for which one of its categories is taken; category: in 0 … k-1; one for all images or (n,), and
+        only one of the two. noise: (n, noise_size). continuous: (n, m); or c2=, c3=, …: one number or (n,), any finite
+        one, trained on [-1, 1]. seed: makes the samples repeatable.
+        Raises ValueError for a value out of range or of another shape, or a code that the model lacks.
         """
-        n, weight = whole_number("n", n, 1), self.ema.dense[0].weight
-        latent = self.sample_latent(n, sampling_generator(seed))
+        n, config, weight = whole_number("n", n, 1), self.config, self.ema.dense[0].weight
+        latent = self.sample_latent(n, random := sampling_generator(seed))
         if digit is not None and category is not None:
             raise ValueError("give digit or category, not both")
         if digit is not None:
-            category = self.digit_of_category.cpu().argsort()[indices("digit", digit, n, CATEGORIES)]
+            known = self.digit_of_category.cpu()
+            fits = indices("digit", digit, n, int(known.max()) + 1)[:, None] == known
+            if not fits.any(dim=1).all():
+                raise ValueError(
+                    f"digit must be one of {known.unique().tolist()}, not {digit}: others have no category"
+                )
+            latent = latent._replace(category=fits.float().multinomial(1, generator=random).squeeze(1))
         if category is not None:
-            latent = latent._replace(category=indices("category", category, n, CATEGORIES))
+            latent = latent._replace(category=indices("category", category, n, config.categories))
         if noise is not None:
-            latent = latent._replace(noise=numbers("noise", noise, (n, self.config.noise_size)))
-        for column, (name, value) in enumerate((("c2", c2), ("c3", c3))):
-            if value is not None:
-                latent.continuous[:, column] = numbers(name, value, (n,))
+            latent = latent._replace(noise=numbers("noise", noise, (n, config.noise_size)))
+        if continuous is not None:
+            latent = latent._replace(continuous=numbers("continuous", continuous, (n, config.continuous)).clone())
+        names = code_names(config.continuous)
+        if unknown := codes.keys() - names:
+            raise ValueError(f"there is no {unknown.pop()}; the continuous codes are {', '.join(names) or 'none'}")
+        for name, value in codes.items():
+            latent.continuous[:, names.index(name)] = numbers(name, value, (n,))
         with eval_mode(self.ema):
-            return torch.cat([self.ema(part.to(weight)) for part in latent.joined().split(EVAL_BATCH)])
+            parts = latent.joined(config.categories).split(EVAL_BATCH)
+            return torch.cat([self.ema(part.to(weight)) for part in parts])
 
     def encode(self, x: Tensor) -> Codes:
         """The codes that Q predicts for images (n, 1, 28, 28) in [0, 1]. Raises ValueError for other images."""
@@ -281,7 +300,7 @@ class InfoGAN(nn.Module):
         with eval_mode(d):
             posteriors = [d.posterior(d.features(part.to(weight))) for part in image_batch(x).split(EVAL_BATCH)]
         logits, mean, _ = map(torch.cat, zip(*posteriors, strict=True))
-        return Codes(logits.softmax(dim=1), mean[:, 0], mean[:, 1])
+        return Codes(logits.softmax(dim=1), mean)
 
 
 def load(run_folder: str | Path) -> InfoGAN:
@@ -309,7 +328,7 @@ def update(
 ) -> dict[str, Tensor]:
     """A step of D and Q, one of G on the same generated images, then the moving average; returns the scalars to log.
 
-    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and continuous codes (n, 2), None without guide.
+    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and codes (n, at most 2), None without guide.
     """
     (optimizer_d, optimizer_g), config, g, d = optimizers, model.config, model.generator, model.discriminator
     latent = model.sample_latent(len(real), random)
@@ -317,7 +336,7 @@ def update(
     # D and Q minimise -V(D, G) - lambda L_I. Only the images are detached: L_I also trains the shared trunk, as in the
     # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q trains with weight 1 on detached features.
     with autocast:
-        fake = g(latent.joined())
+        fake = g(latent.joined(config.categories))
         real_features, fake_features = d.features(real), d.features(fake.detach())  # apart, for BatchNorm
         real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
         loss_d = discriminator_loss(real_logits, fake_logits)
@@ -346,18 +365,23 @@ def update(
 def main(config: Config) -> dict:
     """Train, measure, save pictures; return what report.json holds. Raises BadInput before anything is written."""
     with Run(config) as run:
+        config = run.config
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
         optimizers = make_optimizers(model)
         random, latent = run.stream("training"), model.sample_latent(10, run.stream("pictures"))
-        guide = PseudoLabels(run.n if config.guided else 0, run.device)
+        guide = PseudoLabels(run.n if config.guided else 0, config.categories, config.continuous, run.device)
         run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guide)
 
         run.attempt(save_reals)
         if run.step == 0:
             run.attempt(save_epoch, model, latent)
         if not guide.fitted:
-            fit_guide(run, guide)
+            run.say("clustering the training images without labels …")
+            updates, show = 10 if config.smoke else None, run.console.interactive
+            guide.fit(run.data.train_images, config.seed, run.precision, updates, show)
+            run.save()  # the pseudo-labels are part of the checkpoint
+            run.say(f"clustered: {guide.neighbours_agree.item():.1%} share a category with a similar image")
         failed, tables = None if config.smoke else guide.failure(), None
         for _ in run.remaining_epochs():
             for batch in run.batches():
@@ -367,36 +391,28 @@ def main(config: Config) -> dict:
                 run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)
-            run.end_epoch(row, COLUMNS, warnings=(failed, metrics.collapse([*run.rows, row])))
+            run.end_epoch(row, columns(config.continuous), warnings=(failed, metrics.collapse([*run.rows, row])))
             run.attempt(save_epoch, model, latent)
         return report(run, model, latent, guide, tables or contingency_tables(model, run.data), failed)
-
-
-def fit_guide(run: Run, guide: PseudoLabels) -> None:
-    """Cluster the training images. The pseudo-labels become part of the checkpoint."""
-    run.say("clustering the training images without labels …")
-    images, seed, updates = run.data.train_images, run.config.seed, 10 if run.config.smoke else None
-    guide.load_state_dict(fit_pseudo_labels(images, seed, run.precision, updates, run.console.interactive))
-    run.save()
-    run.say(f"clustered: {guide.neighbours_agree.item():.1%} share a category with a similar image")
 
 
 def measure(run: Run, model: InfoGAN, tables: Tables | None) -> dict[str, float]:
     """The columns of metrics.csv. Also sets `digit_of_category`; labels are used here and in the report only.
 
-    info_*: L_I in nats on generated images, means over the epoch, for c2 and c3 with the best-fitting variance;
-    guide_*: the same on real ones, taking H(c1) as ln 10; accuracy: c1 against the test labels under the one-to-one map
-    that fits the training labels best.
+    info_*: L_I in nats on generated images, means over the epoch, for c2, c3, … with the best-fitting variance;
+    guide_*: the same on real ones, taking H(c1) as ln k; accuracy: c1 against the test labels under the map that fits
+    the training labels best, see `metrics.match`.
     """
     mean = run.means()
     row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
     for column, source in (("info", ""), ("guide", "guide_")):
         if f"{source}c1_nll" in mean:
-            row[f"{column}_c1_nats"] = math.log(CATEGORIES) - mean[f"{source}c1_nll"]
-            for code in ("c2", "c3"):
-                row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[f"{source}{code}_error"])
+            row[f"{column}_c1_nats"] = math.log(run.config.categories) - mean[f"{source}c1_nll"]
+        for code in code_names(run.config.continuous):
+            if (name := f"{source}{code}_error") in mean:
+                row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[name])
     if tables:
-        model.digit_of_category.copy_(torch.from_numpy(metrics.one_to_one(tables.train)))
+        model.digit_of_category.copy_(torch.from_numpy(metrics.match(tables.train)))
         row["accuracy"] = metrics.accuracy(tables.test, model.digit_of_category.cpu().numpy())
     return row
 

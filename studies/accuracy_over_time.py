@@ -3,7 +3,7 @@
     python studies/accuracy_over_time.py outputs/seeds/infogan/default outputs/seeds/infogan/paper
 
 A study is a folder that `studies/seeds.py infogan.py` has written. Minutes count from a run's start; the clustering of
-real images, with a guide, is part of the first epoch's. Writes accuracy.csv, accuracy.png and accuracy.pdf to
+real images, with a guide, is part of the first epoch's. Writes accuracy.csv and accuracy.png to
 studies/results/. What the csv has of other runs stays, so that a study can grow on several machines.
 """
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import BadInput
 from common.look import plots
 from common.look.fonts import font
-from common.look.metrics import SHARES
+from common.look.metrics import SHARE
 from common.run.cli import Parser, run_program
 from common.run.config import Settings, read_config
 from common.run.files import atomic_write, numbered_folder, read_json, read_rows, write_csv
@@ -106,7 +106,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 def save_page(path: Path, runs: dict[str, Found]) -> None:
     """The curves of all runs, {label: run}, above the last picture of each; no file if there is neither."""
     columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
-    columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS, *SHARES)]
+    columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS) and not name.startswith(SHARE)]
     rows = [[curves(runs, columns)]] if columns else []
     pictures = [captioned(run.picture, name) for name, run in runs.items() if run.picture]
     rows += [pictures[i : i + ACROSS] for i in range(0, len(pictures), ACROSS)]

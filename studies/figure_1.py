@@ -6,7 +6,7 @@
 Three settings on MNIST: the default, with its guide; `--paper`; and `--paper --info-weight 0`, a plain GAN that Q only
 watches. A run trains as `python infogan.py` does with these flags and as many epochs.
 
-Writes figure_1.csv, figure_1.png and figure_1.pdf to studies/results/. A run that is in the csv is not run again, so
+Writes figure_1.csv and figure_1.png to studies/results/. A run that is in the csv is not run again, so
 the program can be stopped, and the same command continues with the next run.
 """
 
@@ -29,7 +29,7 @@ from common.run.cli import Parser, parse, run_program
 from common.run.config import Settings
 from common.run.run import batch_ends
 from common.train.device import choose_device, choose_precision, mixed_precision
-from common.train.guide import PseudoLabels, fit_pseudo_labels
+from common.train.guide import PseudoLabels
 from common.train.optim import ema_decay, linear_decay, scale_learning_rates
 from common.train.random import stream, stream_seed
 from studies.accuracy_over_time import RESULTS, Points, read_curves, save_lines, write_curves
@@ -45,11 +45,12 @@ def train(config: infogan.Config, images: Tensor) -> Points:
     device = choose_device(config.device)
     precision, images = choose_precision(config.precision, device), images.to(device)
     torch.manual_seed(stream_seed(config.seed, "weights"))
+    config = config.for_classes(10)
     model = infogan.InfoGAN(config).to(device, memory_format=torch.channels_last)
     optimizers, random = infogan.make_optimizers(model), stream(config.seed, "training", device=device)
-    guide = PseudoLabels(len(images) if config.guided else 0, device)
+    guide = PseudoLabels(len(images) if config.guided else 0, config.categories, config.continuous, device)
     if config.guided:
-        guide.load_state_dict(fit_pseudo_labels(images, config.seed, precision))
+        guide.fit(images, config.seed, precision)
     orders = (epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs))
     batches = [batch for order in orders for batch in order.to(device).tensor_split(batch_ends(config, len(images)))]
     autocast, points = mixed_precision(device, precision), []
@@ -58,7 +59,7 @@ def train(config: infogan.Config, images: Tensor) -> Points:
         real, decay = to_float(images.index_select(0, batch)), ema_decay(config.average, updates)
         scalars = infogan.update(model, optimizers, real, guide.lookup(batch), random, autocast, decay)
         if updates % EVERY == 0:
-            points.append((updates, math.log(infogan.CATEGORIES) - scalars["c1_nll"].item()))
+            points.append((updates, math.log(config.categories) - scalars["c1_nll"].item()))
     return points
 
 
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> None:
 
     curves = read_curves(path)
     groups = {name: [points for (setting, _), points in curves.items() if setting == name] for name in SETTINGS}
-    maximum = math.log(infogan.CATEGORIES)
+    maximum = math.log(10)
     title = "InfoGAN on MNIST: information on the category c1 [nats]"
     level = (maximum, f"maximum: ln 10 = {maximum:.3f}")
     save_lines(own.out / "figure_1.png", groups, title, "updates", limits=(None, 2.5), level=level)

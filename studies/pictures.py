@@ -27,7 +27,7 @@ import infogan
 from common import BadInput
 from common.data import load_dataset
 from common.look import figures, gan, plots
-from common.look.metrics import SHARES
+from common.look.metrics import SHARE
 from common.run.cli import Parser, parse, run_program
 from common.run.config import ROOT
 from common.run.files import atomic_write, read_json, read_rows
@@ -81,7 +81,8 @@ def save_progress(folder: Path, last: int, path: Path) -> None:
     titles["reals"] = "training images"
     crops = []
     for sheet in titles:
-        page, left, top = figures.load_grid(folder / f"{sheet}.png", folder / f"epoch_{last:03d}_c1.png")
+        page = Image.open(folder / f"{sheet}.png")
+        left, top = map(int, page.info["first image"].split())
         start = left if crops else 0  # with the rows' names
         crops.append(page.crop((start, top, left + 4 * figures.STEP, page.height - 8)))
     with plots.new_figure(10, 5.3) as figure:
@@ -90,7 +91,7 @@ def save_progress(folder: Path, last: int, path: Path) -> None:
             axes.imshow(crop, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=12)
             axes.axis("off")
-        plots.save_figure(path, figure, pdf=False)
+        plots.save_figure(path, figure)
 
 
 def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> list[str]:
@@ -111,12 +112,12 @@ def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -
 
 def save_networks(model: infogan.InfoGAN, path: Path) -> None:
     """G, D with Q, and the guide's network, layer by layer as the code has them."""
-    image, d, cluster_net = torch.zeros(1, 1, 28, 28), model.discriminator, ClusterNet()
+    image, d, cluster_net = torch.zeros(1, 1, 28, 28), model.discriminator, ClusterNet(model.config.categories)
     latent, features = torch.zeros(1, model.generator.dense[0].in_features), torch.zeros(1, d.head_d.in_features)
     g_layers, trunk = layers(model.generator, model.generator, latent), layers(d, d.features, image)
     *body, c1, factors = layers(cluster_net, cluster_net, image)
     heads = f"{c1}\n{factors}".replace("linear\n", "linear ")
-    codes = f"z: {model.config.noise_size} × normal\nc1: one of {infogan.CATEGORIES}\nc2, c3: −1 to 1"
+    codes = f"z: {model.config.noise_size} × normal\nc1: one of {model.config.categories}\nc2, c3: −1 to 1"
     d_layers, q_layers = trunk + layers(d, d.real_or_fake, features), layers(d, d.posterior, features)
     rows = {  # y and first x; what goes in, the layers, their colour, what comes out
         "G": (3, 0, [codes], g_layers, "#cfe2f3", "generated\nimage"),
@@ -139,7 +140,7 @@ def save_networks(model: infogan.InfoGAN, path: Path) -> None:
         axes.annotate("", (3.7, 1), (3, 1.72), arrowprops=arrow)
         axes.annotate("", (6, 0.72), (5.5, 0), arrowprops=arrow | {"linestyle": "--"})
         axes.text(6, 0.2, "what Q must predict\nfor real images", ha="left", va="center", fontsize=9, color="0.3")
-        plots.save_figure(path, figure, pdf=False)
+        plots.save_figure(path, figure)
 
 
 def find_chromium() -> str | None:
@@ -179,10 +180,11 @@ def main(arguments: list[str]) -> None:
         for name, copy in COPIED[script].items():
             shutil.copyfile(run / name.format(last=last), own.out / copy)
         if script == "gan_mlp":
-            shares.append([share for name, share in read_rows(run / "metrics.csv")[-1].items() if name in SHARES])
+            final = read_rows(run / "metrics.csv")[-1]
+            shares.append([share for name, share in final.items() if name.startswith(SHARE)])
             data = load_dataset(config.dataset, config.data_dir, config.smoke)
             title = f"gan_mlp on {data.title}, epoch {last}: shares of the classes"
-            gan.save_shares(own.out / "gan_digits.png", data, title, shares, pdf=False)
+            gan.save_shares(own.out / "gan_digits.png", data, title, shares)
         if script == "infogan":
             save_progress(run, last, own.out / "infogan_progress.png")
             save_networks(infogan.load(run), own.out / "infogan_networks.png")

@@ -78,7 +78,8 @@ def runs_of(folder: Path) -> list[Path]:
 def finished(folder: Path, config: Settings) -> Path | None:
     """The run folder in which a seed has come to its end. Raises BadInput if it was run with other fields."""
     free = (*NOT_IN_THE_NAME, "epochs", "precision")  # a run stores what `auto` has become, and a folder's whole path
-    wanted = {name: value for name, value in vars(config).items() if name not in free}
+    decided = config.for_classes(2)  # where this differs, the set decides
+    wanted = {name: v for name, v in vars(config).items() if name not in free and v == getattr(decided, name)}
     if config.dataset == "auto" or config.smoke:
         del wanted["dataset"]
     elif config.dataset not in DATASETS:

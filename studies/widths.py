@@ -3,7 +3,7 @@
     python studies/widths.py
     python studies/widths.py --epochs 10 --seed 1
 
-Takes the flags of autoencoder.py except `--hidden` and `--resume`. Writes widths.csv, widths.png and widths.pdf to
+Takes the flags of autoencoder.py except `--hidden` and `--resume`. Writes widths.csv and widths.png to
 outputs/autoencoder/widths-NNN, which also holds the run folders.
 """
 

@@ -139,7 +139,7 @@ def _run(out: Connection, err: Connection, script: str, flags: list[str], harm: 
     run_cli(SCRIPTS[script].main, SCRIPTS[script].Config)
 
 
-def _save_numbers(path: Path, figure: Figure, *_: object, **__: object) -> None:
+def _save_numbers(path: Path, figure: Figure) -> None:
     """What a plot shows, without the layout and the fonts, which take most of the time of such a run."""
     shown = [(axes.get_title(), [line.get_xydata().tolist() for line in axes.lines]) for axes in figure.axes]
     with atomic_write(path) as scratch:

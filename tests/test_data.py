@@ -554,6 +554,6 @@ def test_a_run_names_its_set_and_classes_and_is_measured_against_them(train, tmp
         assert all(word in text for text in texts for word in classes)
         assert (folder / "confusion.png").exists()
     if script == "gan_mlp":
-        assert [name for name in columns if name.startswith("digit_")] == [f"digit_{i}" for i in range(len(classes))]
+        assert [name for name in columns if name.startswith("share_")] == [f"share_{name}" for name in classes]
         assert (folder / "digits.png").exists()
     assert (report.get("classifier_accuracy", 0) > 0) == (script != "autoencoder")

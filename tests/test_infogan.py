@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -27,7 +28,7 @@ from common.run.cli import parse
 from common.train import guide
 from common.train.optim import ema_decay
 from infogan import Config, Discriminator, Generator, InfoGAN
-from tests.helpers import CPU, FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
+from tests.helpers import FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
 
 LN_10, LN_2 = math.log(10), math.log(2)
 PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category; not its own inverse
@@ -64,7 +65,7 @@ def test_the_information_is_the_entropy_of_the_codes_less_the_nll_of_torch_distr
 
 @pytest.mark.parametrize(("learn_variance", "outputs"), [(False, 12), (True, 14)])
 def test_networks_are_those_of_the_appendix(learn_variance, outputs):
-    g, d = Generator(5), Discriminator(learn_variance)
+    g, d = Generator(17), Discriminator(10, 2, learn_variance)
     # The last layer alone has a bias; before a BatchNorm one would do nothing.
     of_g = (5 + 10 + 2) * 1024 + 2 * 1024 + 1024 * 6272 + 2 * 6272 + 128 * 64 * 16 + 2 * 64 + 64 * 16 + 1
     of_d = 64 * 16 + 64 + 64 * 128 * 16 + 2 * 128 + 6272 * 1024 + 2 * 1024 + 1024 * 2 + 2
@@ -91,7 +92,7 @@ def test_posterior_has_columns_for_each_part_and_a_soft_floor_of_the_variance(ra
 
 def test_latents_come_from_the_prior_and_join_as_noise_then_one_hot_then_continuous():
     noise, category, continuous = latent = InfoGAN(Config(noise_size=3)).sample_latent(20_000, seeded())
-    assert torch.equal(latent.joined(), torch.cat((noise, torch.eye(10)[category], continuous), dim=1))
+    assert torch.equal(latent.joined(10), torch.cat((noise, torch.eye(10)[category], continuous), dim=1))
     assert max(noise.mean(dim=0).abs().max(), noise.std(dim=0).sub(1).abs().max()) < 0.03
     assert torch.bincount(category, minlength=10).div(20_000).sub(0.1).abs().max() < 0.01
     assert continuous.abs().max() <= 1
@@ -195,6 +196,7 @@ def whole(tmp_path_factory, tiny) -> Iterator[Path]:
 
 SETTINGS = [{"paper": True}, {"info_weight": 0.0, "continuous_weight": 0.0, "batch_size": 50}]
 SETTINGS.append({"learn_variance": True, "noise_size": 5, "guide_weight": 0.5, "average": 0.9, "decay_from": 0.0})
+SETTINGS += [{"categories": 13, "continuous": 0}, {"categories": 4, "continuous": 5}]
 
 
 @pytest.mark.usefixtures("on_tiny")
@@ -204,9 +206,16 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_c
         monkeypatch.setattr(room, save, lambda path, *_, **__: Image.new("L", (9, 9)).save(path))
     config, folder = tiny_config(out, epochs=1, **fields), out / "infogan" / "run-001"
     if not config.guided:
-        monkeypatch.setattr(infogan, "fit_pseudo_labels", None)
+        monkeypatch.setattr(guide, "fit_pseudo_labels", None)
     report = infogan.main(config)
-    assert ("guide_accuracy" in report) == ("guide_c1_nats" in rows_without_time(folder)[0]) == config.guided
+    columns = rows_without_time(folder)[0].keys()
+    assert ("guide_accuracy" in report) == ("guide_c1_nats" in columns) == config.guided
+    codes = [f"c{number}" for number in range(1, 2 + config.continuous)]
+    assert [name for name in columns if name.startswith("info")] == [f"info_{code}_nats" for code in codes]
+    assert [name[:2] for name in report if name.endswith("slant_rank_correlation")] == codes[1:]
+    assert sorted(path.name for path in folder.glob("epoch_001*")) == [f"epoch_001_{code}.png" for code in codes]
+    assert report["info_c1_maximum_nats"] == math.log(config.categories or 10)
+    assert ("accuracy_at_most" in report) >= (config.categories == 4)
     again = infogan.load(folder).config
     assert {name: getattr(again, name) for name in fields} == {name: getattr(config, name) for name in fields}
     assert len(checkpoint(folder)["guide.c1"]) == (128 if config.guided else 0)
@@ -225,8 +234,8 @@ def test_learning_rates_fall_the_decay_rises_and_a_failed_guide_and_a_collapse_a
     infogan.main(tiny_config(out, decay_from=0.5, guide_weight=0.0))
     assert rates == [pytest.approx([8e-4 * factor, 1e-3 * factor]) for factor in (1, 1, 1, 0.51)]
     assert (decays, capfd.readouterr().err) == ([ema_decay(0.999, n) for n in range(4)], "")
-    of_one_category = guide.PseudoLabels(128, CPU).state_dict() | {"c1": torch.zeros(128).byte()}
-    monkeypatch.setattr(infogan, "fit_pseudo_labels", lambda *_: of_one_category)
+    of_one_category = torch.zeros(128), torch.zeros(128, 2), torch.ones(())
+    monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: of_one_category)
     infogan.main(tiny_config(out, epochs=4, batch_size=128))
     failed = "the guide failed: its smallest category has 0.0% of the images"
     collapsed = "collapsed: D(x) and D(G(z)) at their stops for 3 epochs"
@@ -255,7 +264,7 @@ def test_an_interrupted_run_clusters_again_unless_it_has_clustered(monkeypatch, 
             infogan.main(tiny_config(out))
     assert checkpoint(folder)["guide.c1"].eq(guide.UNLABELLED).unique().tolist() == [not fitted]
     if fitted:
-        monkeypatch.setattr(infogan, "fit_pseudo_labels", None)
+        monkeypatch.setattr(guide, "fit_pseudo_labels", None)
     infogan.main(parse(Config, ["--resume", str(folder)]))
     assert (folder / "checkpoint.pt").read_bytes() == (whole / "checkpoint.pt").read_bytes()
 
@@ -305,7 +314,8 @@ def test_images_and_codes_have_their_shapes_types_and_ranges_and_a_seed_repeats_
     torch.testing.assert_close(model.generate(37, seed=1), images, rtol=0, atol=1e-5)
     for n in (37, 1, 0):
         found = model.encode(images[:n])  # an image does not depend on those beside it
-        assert [tuple(part.shape) for part in found] == [(n, 10), (n,), (n,)]
+        assert [tuple(part.shape) for part in found] == [(n, 10), (n, 2)]
+        assert torch.equal(found.continuous, torch.stack((found.c2, found.c3), dim=1))
         assert all(part.dtype == torch.float32 and not part.requires_grad for part in found)
         torch.testing.assert_close(tuple(found), tuple(part[:n] for part in whole), rtol=1e-3, atol=1e-4)
     assert not torch.equal(model.generate(37, seed=2), images)
@@ -317,8 +327,9 @@ def test_given_codes_are_for_one_or_all_images_and_leave_the_others_as_the_seed_
     latent = permuted.sample_latent(3, sampling_generator(5))
     c2, c3 = latent.continuous.unbind(dim=1)
     with torch.no_grad():
-        of_average = permuted.ema(latent.joined())
+        of_average = permuted.ema(latent.joined(10))
     known = [{}, {"c2": c2}, {"category": latent.category, "c3": c3}, {"noise": latent.noise}]
+    known.append({"continuous": latent.continuous})
     for given in (*known, {"digit": PERMUTED[latent.category]}):
         assert torch.equal(permuted.generate(3, seed=5, **given), of_average)
     for name, value, other in (("digit", 3, 4), ("category", 3, 4), ("c2", 2, 0), ("c3", -0.5, 0.5)):
@@ -327,10 +338,30 @@ def test_given_codes_are_for_one_or_all_images_and_leave_the_others_as_the_seed_
         assert not torch.equal(permuted.generate(3, seed=1, **one), permuted.generate(3, seed=1, **another))
 
 
+def test_a_class_takes_any_of_its_categories_and_one_without_is_refused_as_is_a_code_that_is_not_there():
+    model = untrained(categories=4, continuous=3)
+    model.digit_of_category.copy_(torch.tensor([1, 1, 0, 3]))
+    same = {"noise": torch.ones(50, 62), "continuous": torch.zeros(50, 3)}
+    of_category = [model.generate(50, category=category, **same)[0] for category in range(4)]
+    found = {
+        [torch.equal(image, one) for one in of_category].index(True) for image in model.generate(50, digit=1, **same)
+    }
+    assert found == {0, 1}
+    assert torch.equal(model.generate(50, digit=3, **same)[0], of_category[3])
+    for given, line in (
+        ({"digit": 2}, "one of [0, 1, 3], not 2"),
+        ({"c5": 0.0}, "no c5; the continuous codes are c2, c3, c4"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(line)):
+            model.generate(**given)
+
+
 def test_sheets_have_a_row_per_category_in_the_order_of_the_digits_and_move_one_code(permuted):
     sizes, (noise, _, continuous) = torch.tensor([[0.0], [1.0], [0.4]]), permuted.sample_latent(10, seeded())
-    found = look.sheets(permuted, noise, continuous)
+    rows = PERMUTED.argsort().tolist()
+    found = look.sheets(permuted, infogan.Latent(noise, None, continuous), rows)
     model = SimpleNamespace(generate=lambda n, noise, **rest: noise.view(n, 1, 1, 1).expand(n, 1, 28, 28))
+    model.config = permuted.config
     assert look.typical(model, sizes) == 2, "its images are nearest to the mean"
     sweep, one = torch.linspace(-2, 2, 9), noise[look.typical(permuted, noise)].expand(9, -1)
     columns = {"c1": (noise, *continuous.T), "c2": (one, sweep, 0), "c3": (one, 0, sweep)}
@@ -357,11 +388,13 @@ class Bars:
     digit_of_category = PERMUTED
     ema = discriminator = None
     lean = torch.ones(10)
+    config = Config(categories=10)
 
     def sample_latent(self, n: int, random: torch.Generator) -> infogan.Latent:
         return infogan.Latent(torch.zeros(n, 62), torch.zeros(n), torch.rand(n, 2, generator=random) * 2 - 1)
 
-    def generate(self, n: int, category: Tensor, c2: Tensor, c3: Tensor, noise: Tensor) -> Tensor:
+    def generate(self, n: int, category: Tensor, continuous: Tensor, noise: Tensor) -> Tensor:
+        c2, c3 = continuous.T
         x, y = torch.arange(28) - 13.5, torch.arange(28)[:, None] - 13.5
         across = x - (0.5 * c3 * self.lean[category])[:, None, None] * y
         stroke = (2.5 + c2[:, None, None] - across.abs()).clamp(0, 1)
@@ -372,6 +405,7 @@ class Bars:
 def run(tmp_path, tiny, monkeypatch):
     """A run in its last epoch. `saved` has what the functions that write a file were called with."""
     run = SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=[{"accuracy": 0.5}])
+    run.config = Bars.config
     run.picture_due, run.attempt, run.saved = True, lambda save, *given: save(run, *given), []
     for room, name in ((figures, "save_grid"), (plots, "save_figure"), (plots, "save_confusion"), (look, "save_page")):
         monkeypatch.setattr(room, name, lambda path, *call: run.saved.append((path.name, *call)))
@@ -391,13 +425,14 @@ def test_each_code_is_measured_with_its_direction_and_none_if_half_of_the_digits
 
 
 def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(run, monkeypatch):
-    sheets = dict.fromkeys(look.SHEETS, torch.full((10, 9, 28, 28), 0.5))
-    monkeypatch.setattr(look, "sheets", lambda *_: sheets)
+    monkeypatch.setattr(look, "sheets", lambda *_: dict.fromkeys(("c1", "c2", "c3"), torch.full((10, 9, 28, 28), 0.5)))
     look.save_epoch(run, Bars(), infogan.Latent(None, None, None))
     look.save_codes(run, Bars(), infogan.Latent(None, None, None), NUMBERS)
     *grids, (name, figure) = run.saved
-    for (grid, _, title, rows, columns, *_), (code, what) in zip(grids, look.SHEETS.items(), strict=True):
-        said = f"a run, epoch 7, c1 right on 50.0% of the test images\n{what}"
+    first = ", named by the class it matches; columns share one noise vector"
+    swept = ("c1", first), *((code, f"; {code} goes from -2 to 2 (trained on -1 to 1)") for code in ("c2", "c3"))
+    for (grid, _, title, rows, columns), (code, what) in zip(grids, swept, strict=True):
+        said = f"a run, epoch 7, c1 right on 50.0% of the test images\neach row is one category of c1{what}"
         assert (grid, title, rows) == (f"epoch_007_{code}.png", said, list(DIGITS))
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
     titles = ["c1: the category", "c2: slant", "c3: thickness"]
@@ -409,7 +444,8 @@ def test_agreement_with_labels_is_that_of_the_test_images_under_the_map_of_the_t
     train[range(10), PERMUTED] = test[range(10), PERMUTED] = 9
     train[0, 7], test[0, 7] = 10, 30  # 7 is the majority of category 0, but of training images category 9's
     model, tables = SimpleNamespace(digit_of_category=torch.arange(10)), look.Tables(train, test)
-    row = infogan.measure(SimpleNamespace(means=lambda: dict.fromkeys(LOGGED, 0.25)), model, tables)
+    run.means = lambda: dict.fromkeys(LOGGED, 0.25)
+    row = infogan.measure(run, model, tables)
     assert torch.equal(model.digit_of_category, PERMUTED)
     found = look.compare_with_labels(run, model, tables)
     assert found["accuracy"] == row["accuracy"] == pytest.approx(90 / 120)
@@ -419,20 +455,25 @@ def test_agreement_with_labels_is_that_of_the_test_images_under_the_map_of_the_t
     assert (rows[0], rows[3], columns) == ("category 3 (mostly 0)", "category 0 (mostly 3)", DIGITS)
 
 
-NAMES = [(DIGITS, []), (("cat", "dog"), ["no class"] * 8), ((), [f"category {row}" for row in range(10)])]
+# {classes: names of the rows} of ten categories; of two classes the even ones are cats
+NAMES = {DIGITS: DIGITS, (): [f"category {PERMUTED.tolist().index(number)}" for number in range(10)]}
+NAMES["cat", "dog"] = [f"{name}{again}" for name in ("cat", "dog") for again in ("", " b", " c", " d", " e")]
 
 
-@pytest.mark.parametrize(("classes", "rest"), NAMES)
-def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(run, monkeypatch, classes, rest):
-    run.data = dataclasses.replace(run.data, classes=classes)
+@pytest.mark.parametrize("classes", NAMES)
+def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(run, monkeypatch, classes):
+    run.data, model = dataclasses.replace(run.data, classes=classes), Bars()
+    if len(classes) == 2:
+        model.digit_of_category = torch.arange(10) % 2
     monkeypatch.setattr(look, "typical", lambda *_: 3)
-    look.save_explorer(run, Bars(), NUMBERS, 0.75 if classes else None)
+    look.save_explorer(run, model, NUMBERS, 0.75 if classes else None)
     [(name, *_, about)] = run.saved
     said = "; c1 names the right class for 75.0% of the test images" if classes else ""
     assert (name, about["title"], about["subtitle"]) == ("explore.html", "a run", f"after 7 epochs{said}")
     assert about["kind"] == ("digit" if classes == DIGITS else "class")
-    assert [name for name, _ in about["picks"]] == look.row_names(run.data) == [*classes, *rest]
-    assert [PERMUTED[category] for _, category in about["picks"]] == list(range(10))
+    assert [name for name, _ in about["picks"]] == list(NAMES[classes])
+    shown = [model.digit_of_category[category].item() for _, category in about["picks"]]
+    assert shown == ([0] * 5 + [1] * 5 if len(classes) == 2 else list(range(10)))
     assert (about["first"], len(about["noises"]), {*map(len, about["noises"])}) == (3, look.SEEDS, {62})
     ends = {"slant": ("leans right", "leans left"), "thickness": ("thin", "thick")}
     said = [(code["name"], code["does"], code["ends"]) for code in about["codes"]]
@@ -445,6 +486,6 @@ def test_a_code_is_named_by_what_it_clearly_follows():
     for said, (slant, thickness) in known.items():
         numbers = {"c2_slant_rank_correlation": slant, "c2_thickness_rank_correlation": thickness}
         assert look.meaning(numbers, "c2") == said
-    lines = look.scorecard({**NUMBERS, "info_c1_nats": 2.2925, "info_c1_maximum_nats": 2.3026, "drawn_as_meant": None})
+    lines = look.scorecard({**NUMBERS, "info_c1_nats": 2.2925, "info_c1_maximum_nats": 2.3026})
     assert (list(lines), lines["L_I(c1)"]) == (["c2", "c3", "L_I(c1)"], "2.292 of 2.303 nats")
     assert lines["c2"].startswith("slant (")

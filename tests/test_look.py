@@ -190,8 +190,8 @@ def test_shares_stand_beside_those_of_the_training_set_with_the_range_of_several
 
 
 def test_known_values():
-    found = metrics.contingency(torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 1, 0, 2, 0]), 3)
-    assert found.tolist() == [[0, 2, 0], [0, 0, 0], [2, 0, 1]]
+    found = metrics.contingency(torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 1, 0, 3, 0]), 3, 4)
+    assert found.tolist() == [[0, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 1]]
     assert metrics.class_total_variation(torch.eye(10)[0], torch.full((10,), 0.1)) == pytest.approx(0.9)
     for ranks, expected in (([10, 20, 30, 1000], 1), ([4, 3, 2, 1], -1), ([2, 1, 4, 3], 0.6), ([5, 5, 5, 5], 0)):
         assert metrics.rank_correlation(torch.arange(4), torch.tensor(ranks)) == pytest.approx(expected)
@@ -202,11 +202,13 @@ def test_accuracy_of_known_codes_under_both_maps():
     digits, shuffled = torch.arange(10).repeat(30), torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
     known = [(shuffled[digits], digits, 1.0, 1.0), (digits, digits % 5, 0.5, 1.0)]
     for categories, labels, one_to_one, majority in known:
-        table = metrics.contingency(categories, labels)
-        assert metrics.accuracy(table, metrics.one_to_one(table)) == pytest.approx(one_to_one)
+        table = metrics.contingency(categories, labels, 10, 10)
+        assert metrics.accuracy(table, metrics.match(table)) == pytest.approx(one_to_one)
         assert metrics.accuracy(table, metrics.majority(table)) == pytest.approx(majority)
     table = np.array([[60, 50, 0], [50, 0, 0], [0, 0, 10]])  # the permutation of the best sum, not of the majorities
-    assert (metrics.majority(table).tolist(), metrics.one_to_one(table).tolist()) == ([0, 0, 2], [1, 0, 2])
+    assert (metrics.majority(table).tolist(), metrics.match(table).tolist()) == ([0, 0, 2], [1, 0, 2])
+    # More categories than classes: each has its most frequent class. Fewer: each has a class of its own.
+    assert (metrics.match(table[:, :2]).tolist(), metrics.match(table[:2]).tolist()) == ([0, 0, 0], [1, 0])
 
 
 def test_frechet_distance_of_two_gaussians_against_the_matrix_root():
@@ -243,12 +245,12 @@ def test_thickness_of_a_bar_is_twice_its_area_over_its_outline_up_to_the_border(
 
 
 def row(d_real: float = 0.7, d_fake: float = 0.3, **shares: float) -> dict[str, float]:
-    return {"d_real": d_real, "d_fake": d_fake, **dict.fromkeys(metrics.SHARES, 0.1), **shares}
+    return {"d_real": d_real, "d_fake": d_fake, **{f"share_{digit}": 0.1 for digit in range(10)}, **shares}
 
 
-STUCK, SURE, ONE = row(0.992, 0.008), row(0.999, 0.999), row(digit_1=0.56)  # beyond the limits 0.01 and 0.55
+STUCK, SURE, ONE = row(0.992, 0.008), row(0.999, 0.999), row(share_1=0.56)  # beyond the limits 0.01 and 0.55
 STOPS = [[row(), STUCK, STUCK, STUCK], [SURE] * 3]
-HEALTHY = [[row(0.988, 0.008)] * 3, [row(digit_1=0.54)] * 3, [STUCK] * 2, [STUCK, STUCK, row()], [ONE, row(), ONE]]
+HEALTHY = [[row(0.988, 0.008)] * 3, [row(share_1=0.54)] * 3, [STUCK] * 2, [STUCK, STUCK, row()], [ONE, row(), ONE]]
 HEALTHY += [[{"d_real": 0.7, "d_fake": 0.3}] * 3, []]
 
 
@@ -258,7 +260,7 @@ def test_a_gan_has_collapsed_if_the_last_three_rows_are_beyond_a_limit():
     assert "one class" in metrics.collapse([ONE] * 3, shares)
     assert [metrics.collapse(rows, shares) for rows in HEALTHY] == [None] * len(HEALTHY)
     # Halfway from its share; at the end one row is enough.
-    shares, one, less = torch.tensor([0.6, 0.4]), row(digit_0=0.81), row(digit_0=0.79)
+    shares, one, less = torch.tensor([0.6, 0.4]), row(share_0=0.81), row(share_0=0.79)
     assert "one class" in metrics.collapse([one] * 3, shares)
     assert "one class" in metrics.collapse([one], shares, at_end=True)
     assert metrics.collapse([less] * 3, shares, at_end=True) is metrics.collapse([one] * 2, shares) is None
@@ -322,30 +324,25 @@ def test_real_images_score_as_such_and_a_single_class_does_not(trained):
     real, one = judge(x, predicted), judge(x[predicted == 3])
     assert real["frechet"] < 1e-3 * judge.floor < 5 * judge.floor < one["frechet"]
     assert real["frechet_over_floor"] == real["frechet"] / judge.floor
-    assert [real[f"digit_{label}"] for label in range(10)] == pytest.approx((predicted.bincount() / 128).tolist())
-    assert (one["digit_3"], one["class_total_variation"]) == (1, pytest.approx(1 - judge.train_shares[3].item()))
+    assert [real[f"share_{label}"] for label in range(10)] == pytest.approx((predicted.bincount() / 128).tolist())
+    assert (one["share_3"], one["class_total_variation"]) == (1, pytest.approx(1 - judge.train_shares[3].item()))
     assert (real["drawn_as_meant"], "drawn_as_meant" in one) == (1, False)
 
 
-def test_with_three_classes_there_are_three_shares_and_other_categories_mean_none(trained, monkeypatch, tmp_path):
+@pytest.mark.parametrize("classes", ["abc", "abcdefghijklmnopqrstuvwxyz"], ids=len)
+def test_there_is_a_share_for_each_class_however_many(trained, monkeypatch, tmp_path, classes):
     monkeypatch.setattr(scorer, "EPOCHS", 2)
-    parts = {}
-    for part in ("train", "test"):
-        x, labels = (getattr(trained.data, f"{part}_{name}") for name in ("images", "labels"))
-        parts |= {f"{part}_images": x[labels < 3], f"{part}_labels": labels[labels < 3]}
-    judge = SampleScorer(dataclasses.replace(trained.data, classes=tuple("abc"), **parts), tmp_path, Heard())
-    judge.classifier.head.bias[7] = 1e6  # a class that the set does not have
-    x = to_float(parts["test_images"])
-    ones = x[judge.predict(x)[0] == 1][:4]
-    for meant, share in (([1, 1, 2, 9], 2 / 3), ([9, 9, 3, 9], None)):
-        scores = judge(ones, torch.tensor(meant))
-        assert [name for name in scores if "digit" in name] == ["digit_0", "digit_1", "digit_2"]
-        assert (scores["digit_1"], scores["drawn_as_meant"]) == (1, share and pytest.approx(share))
-        assert scores["class_total_variation"] == pytest.approx(1 - judge.train_shares[1].item())
+    labels = {f"{part}_labels": torch.arange(n) % len(classes) for part, n in (("train", 256), ("test", 128))}
+    judge = SampleScorer(dataclasses.replace(trained.data, classes=tuple(classes), **labels), tmp_path, Heard())
+    judge.classifier.head.bias[1] = 1e6
+    scores = judge(to_float(trained.data.test_images), torch.arange(128) % 4)
+    assert [name for name in scores if "share" in name] == [f"share_{name}" for name in classes]
+    assert (scores["share_b"], scores["drawn_as_meant"]) == (1, 0.25)
+    assert scores["class_total_variation"] == pytest.approx(1 - judge.train_shares[1].item())
 
 
 def test_the_summary_is_that_of_the_scores(trained):
-    scores = dict.fromkeys(metrics.SHARES, 0.1) | {"digit_3": 0.05, "digit_8": 0.15, "drawn_as_meant": 0.4}
+    scores = row() | {"share_3": 0.05, "share_8": 0.15, "drawn_as_meant": 0.4}
     scores |= {"frechet": 10.0, "frechet_over_floor": 2.5, "class_total_variation": 0.2, "loss_d": 1.0}
     found = trained.scorer.summary(scores)
     assert found == {

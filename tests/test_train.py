@@ -273,7 +273,7 @@ def test_a_fifth_of_the_pairs_are_self_pairs_and_they_alone_train_slant_and_thic
     """Training on rendered digits would not show the neighbours: their own copies are enough to tell them apart."""
     images, pairs = digits[:100], (torch.arange(100)[:, None] + torch.arange(10, 60, 10)) % 100
     monkeypatch.setattr(guide, "random_affine", lambda x, random: (x, torch.randn(len(x), 2, generator=random)))
-    network, kept = guide.ClusterNet(), []
+    network, kept = guide.ClusterNet(10), []
     network.register_forward_hook(lambda _, given, out: kept.extend([*given, *out]))
     network.register_forward_hook(lambda _, given, out: [values.retain_grad() for values in out] and None)
     guide.train_step(network, optim.adam(network, 1.0), images, pairs, 0.0, seeded(), FLOAT32)
@@ -292,7 +292,7 @@ def test_a_fifth_of_the_pairs_are_self_pairs_and_they_alone_train_slant_and_thic
 def test_balance_and_learning_rate_over_the_updates(monkeypatch, digits, progress, balance, rate):
     seen, information = [], guide.mutual_information
     monkeypatch.setattr(guide, "mutual_information", lambda p, q, b: (seen.append(b), information(p, q, b))[1])
-    network = guide.ClusterNet()
+    network = guide.ClusterNet(10)
     optimizer = optim.adam(network, guide.LEARNING_RATE)
     guide.train_step(network, optimizer, digits[:8], torch.zeros(8, 5).long(), progress, seeded(), FLOAT32)
     assert seen == pytest.approx([balance])
@@ -301,7 +301,7 @@ def test_balance_and_learning_rate_over_the_updates(monkeypatch, digits, progres
 
 def test_training_raises_what_is_to_be_maximised(digits):
     torch.manual_seed(0)
-    network, random, reached = guide.ClusterNet(), seeded(), []
+    network, random, reached = guide.ClusterNet(10), seeded(), []
     optimizer, pairs = optim.adam(network, 1e-3), guide.neighbours(digits, random)
     copies, applied = guide.random_affine(to_float(digits), seeded(1))
     for updates in (0, 30):
@@ -317,7 +317,7 @@ def test_training_raises_what_is_to_be_maximised(digits):
 
 def test_a_training_step_waits_for_no_value_and_leaves_nothing_on_the_cpu(monkeypatch):
     with torch.device("meta"):  # before anything is replaced: PyTorch keeps the functions that it finds at first use
-        network, images, pairs = guide.ClusterNet(), torch.zeros(300, 28, 28).byte(), torch.zeros(300, 5).long()
+        network, images, pairs = guide.ClusterNet(10), torch.zeros(300, 28, 28).byte(), torch.zeros(300, 5).long()
         random = SimpleNamespace(device=images.device)
     for name in ("rand", "randint"):  # there is no random generator on the meta device
         make = getattr(torch, name)
@@ -332,12 +332,12 @@ def test_a_training_step_waits_for_no_value_and_leaves_nothing_on_the_cpu(monkey
 def test_the_seed_alone_decides_the_pseudo_labels_even_of_fewer_images_than_categories(digits, precision):
     torch.manual_seed(12)
     before = torch.get_rng_state()
-    one, same, other = (guide.fit_pseudo_labels(digits[:7], seed, precision, updates=6) for seed in (1, 1, 2))
+    one, same, other = (guide.fit_pseudo_labels(digits[:7], 12, seed, precision, updates=6) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(one[name], value) for name, value in same.items())
-    assert not torch.equal(one["continuous"], other["continuous"])
-    c1, continuous, _ = one.values()
-    assert (c1.shape, c1.dtype, c1.max() <= 9) == ((7,), torch.uint8, True)
+    assert all(map(torch.equal, one, same))
+    assert not torch.equal(one[1], other[1])
+    c1, continuous, _ = one
+    assert (c1.shape, c1.dtype, c1.max() <= 11) == ((7,), torch.int64, True)
     assert (continuous.shape, continuous.dtype, continuous.abs().max() < 1) == ((7, 2), torch.float32, True)
 
 
@@ -345,7 +345,7 @@ def test_the_seed_alone_decides_the_pseudo_labels_even_of_fewer_images_than_cate
 def test_pure_categories_share_the_more_information_the_more_there_are(monkeypatch, kinds):
     category, number = torch.arange(1000) % kinds, torch.arange(1000)
     monkeypatch.setattr(guide, "predict", lambda network, images, _: (F.one_hot(category[images], 10),))
-    found = guide.neighbour_information(guide.ClusterNet(), number, (number + kinds) % 1000, FLOAT32)
+    found = guide.neighbour_information(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
     assert found == pytest.approx(math.log(kinds), abs=0.05)
 
 
@@ -358,9 +358,9 @@ def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_la
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.stack((number, number, number, number, far), dim=1))
     monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: asked.append(network) or next(information))
     monkeypatch.setattr(guide, "predict", lambda network, *_: asked.append(network) or out)
-    c1, continuous, agree = guide.fit_pseudo_labels(digits[:100], seed=0, updates=3).values()
+    c1, continuous, agree = guide.fit_pseudo_labels(digits[:100], 10, seed=0, updates=3)
     assert (len(asked), asked[3] is asked[1]) == (4, True)
-    assert torch.equal(c1, (number % 10).byte())
+    assert torch.equal(c1, number % 10)
     assert agree.item() == pytest.approx(0.7)
     below = (values < values[:, None]) & (c1 == c1[:, None])[:, :, None]
     torch.testing.assert_close(continuous, (below.sum(dim=1) + 0.5) / 5 - 1)
@@ -374,7 +374,7 @@ def test_three_networks_start_with_weights_of_their_own_and_one_goes_on(monkeypa
     monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: started.append(network) or 0.0)
     monkeypatch.setattr(guide, "predict", lambda *_: (torch.zeros(n, 10), torch.zeros(n, 2)))
     for seed in (0, 1):
-        guide.fit_pseudo_labels(torch.zeros(n, 28, 28).byte(), seed)
+        guide.fit_pseudo_labels(torch.zeros(n, 28, 28).byte(), 10, seed)
     assert steps == pytest.approx(([*range(first)] * 3 + [*range(first, updates)]) * 2)
     assert len({network.category.weight.sum().item() for network in started}) == 6
 
@@ -383,16 +383,36 @@ FAILED = [(20, 0.81, None), (100, 0.79, "79% of neighbours"), (19, 0.95, "smalle
 
 
 @pytest.mark.parametrize(("smallest", "agree", "expected"), FAILED)
-def test_pseudo_labels_are_looked_up_by_the_index_of_the_image_and_show_a_failure(smallest, agree, expected):
-    labels, c1, values = guide.PseudoLabels(1000, CPU), torch.arange(1000).remainder(10).byte(), torch.rand(1000, 2)
-    assert not labels.fitted
+def test_pseudo_labels_are_looked_up_by_the_index_of_the_image_and_show_a_failure(
+    monkeypatch, smallest, agree, expected
+):
+    c1, values = torch.arange(1000).remainder(10), torch.rand(1000, 2)
     c1[(c1 == 3).nonzero()[smallest:]] = 4
-    labels.load_state_dict({"c1": c1, "continuous": values, "neighbours_agree": torch.tensor(agree)})
+    monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: (c1, values, torch.tensor(agree)))
     batch = torch.tensor([17, 3, 3])
-    found, continuous = labels.lookup(batch)
-    assert (labels.fitted, found.dtype, found.tolist()) == (True, torch.int64, [7, 3, 3])
-    assert torch.equal(continuous, values[batch])
+    for codes in range(4):
+        labels = guide.PseudoLabels(1000, 10, codes, CPU)
+        assert not labels.fitted
+        labels.fit(torch.zeros(1000, 28, 28), seed=0)
+        found, continuous = labels.lookup(batch)
+        assert (labels.fitted, found.dtype, found.tolist()) == (True, torch.int64, [7, 3, 3])
+        assert torch.equal(
+            continuous, values[batch, : min(codes, 2)]
+        )  # slant, then thickness, as far as they are asked
     failure = labels.failure()
     assert failure is None if expected is None else expected in failure
-    none = guide.PseudoLabels(0, CPU)  # without a guide
+    none = guide.PseudoLabels(0, 10, 2, CPU)  # without a guide
     assert (none.fitted, none.lookup(batch), none.failure()) == (True, None, None)
+
+
+def test_what_shows_a_failure_depends_on_the_number_of_categories():
+    labels = guide.PseudoLabels(1000, 20, 2, CPU)
+    labels.c1.copy_(torch.arange(1000) % 20)
+    labels.c1[labels.c1 == 3] = 4
+    labels.c1[:11] = 3  # of 50
+    labels.neighbours_agree.fill_(0.65)
+    assert labels.failure() is None
+    labels.c1[:2] = 4
+    assert "0.9% of the images" in labels.failure()
+    labels.c1[:2], labels.neighbours_agree = 3, torch.tensor(0.63)
+    assert "63% of neighbours" in labels.failure()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from common import BadInput
@@ -26,8 +26,7 @@ MIXED = 0.1  # a warning is given if a larger share of the images than this has 
 TEST_EVERY = 7  # one image of about seven is for testing, as in MNIST
 SIZE = 28
 WHITES = (1, 255, 1023, 4095, 16383, 65535)  # masks and floats, 8, 10, 12, 14 and 16 bits
-ORIENTATION = 0x0112  # the EXIF tag
-TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+MOST_CLASSES = 100
 
 
 class Found(NamedTuple):
@@ -39,17 +38,16 @@ class Found(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The pixels (28, 28) of a file, the checksum of its name and content, and how many further pages it has."""
+    """The pixels (28, 28) of a file, and the checksum of its name and content."""
 
     pixels: np.ndarray
     digest: str
-    more_pages: int
 
 
 def load_folder(folder: Path, show: bool = False) -> Dataset:
     """The images of a folder, or of its sub-folders: one class each, in the order of their names.
 
-    With one sub-folder or more than ten there are no labels. `train` beside `test`, `val`, `valid` or `validation`,
+    With one sub-folder or more than 100 there are no labels. `train` beside `test`, `val`, `valid` or `validation`,
     each flat or with the same class folders, are the two parts; otherwise a checksum of its name and content makes
     about one file of seven a test image, so that added files move no other. The grey values have one scale for the
     whole set; if the borders of all images are bright on average, the set is taken for ink on paper and inverted. show:
@@ -68,18 +66,17 @@ def load_folder(folder: Path, show: bool = False) -> Dataset:
 
     groups = sorted({file.group for file in files} - {None})
     classes, kinds = (), "no classes"
-    if 2 <= len(groups) <= 10:
+    if 2 <= len(groups) <= MOST_CLASSES:
         classes = tuple(map(_text, groups))
         kinds = f"{len(classes)} classes"
     elif groups:
-        kinds += f" ({len(groups)} sub-folders; 2 to 10 are told apart)"
+        kinds += f" ({len(groups)} sub-folders; 2 to {MOST_CLASSES} are told apart)"
     labels = torch.tensor([groups.index(file.group) if classes else 0 for file in files])
     order = sorted(range(len(files)), key=lambda i: loaded[i].digest)  # as good as shuffled
     train = [i for i in order if not _for_testing(files[i], loaded[i])]
     test = [i for i in order if _for_testing(files[i], loaded[i])]
     if files[0].part:
         kinds += f", {len(train)} in {files[0].part.name} and {len(test)} in {files[-1].part.name}"
-    pages = sum(one.more_pages for one in loaded)
     return Dataset(
         _text(folder.name),
         images[train],
@@ -88,8 +85,7 @@ def load_folder(folder: Path, show: bool = False) -> Dataset:
         labels[test] if classes else None,
         classes=classes,
         folder=folder,
-        note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}"
-        + (f", {pages} further pages within files left out" if pages else ""),
+        note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}",
         warnings=_warnings(bright, images[train], images[test]),
     )
 
@@ -107,41 +103,30 @@ def _find(folder: Path) -> tuple[list[Found], str]:
         test = next((parts[name] for name in TEST_NAMES if name in parts), None)
         if "train" in parts and test and not _images(folder, others):
             others = Counter({f"folder {_text(place.name)}": 1 for place in {*parts.values()} - {parts["train"], test}})
-            train, testing = _inside(parts["train"], others), _inside(test, others)
+            train, testing = (_inside(place, others, part=place) for place in (parts["train"], test))
             if len(testing) < MIN_TEST:
                 raise BadInput(f"{test}: holds {len(testing)} images; at least {MIN_TEST} are needed")
             if differ := {file.group for file in train} ^ {file.group for file in testing}:
                 names = ", ".join(sorted(str(name or "images beside them") for name in differ))
                 raise BadInput(f"{folder}: train and {test.name} have other class folders: {names}")
-            files = [
-                Found(file.path, place, file.group)
-                for place, inside in ((parts["train"], train), (test, testing))
-                for file in inside
-            ]
+            files = train + testing
         else:
             others.clear()
             files = _inside(folder, others)
         listed = ", ".join(f"{count} × {what}" for what, count in others.most_common(5))
         passed_over = f", passed over {listed}" if others else ""
         if len(files) < MIN_IMAGES:
-            deeper = [
-                str(inner)
-                for place in _folders(folder, others)
-                for inner in (place, *_folders(place, others))
-                if len(_inside(inner, others)) >= MIN_IMAGES
-            ]
-            hint = f"; images lie deeper, so give {' or '.join(deeper[:3])} as --dataset" if deeper else ""
             found = f"{len(files)} images, sub-folders included{passed_over}"
-            raise BadInput(f"{folder}: holds {found}; at least {MIN_IMAGES} are needed{hint}")
+            raise BadInput(f"{folder}: holds {found}; at least {MIN_IMAGES} are needed")
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot be read: {error.strerror}") from None
     return files, passed_over
 
 
-def _inside(folder: Path, others: Counter[str]) -> list[Found]:
+def _inside(folder: Path, others: Counter[str], part: Path | None = None) -> list[Found]:
     """The images of a folder, or of its sub-folders. Raises BadInput if both have some."""
-    files = [Found(path, None, None) for path in _images(folder, others)]
-    groups = [Found(path, None, place.name) for place in _folders(folder, others) for path in _images(place, others)]
+    files = [Found(path, part, None) for path in _images(folder, others)]
+    groups = [Found(path, part, place.name) for place in _folders(folder, others) for path in _images(place, others)]
     if files and groups:
         names = ", ".join(dict.fromkeys(file.group for file in groups))
         raise BadInput(f"{folder}: holds images both beside and in its sub-folders {names}")
@@ -218,7 +203,7 @@ def load_image(file: Path) -> Loaded:
         digest = hashlib.sha256(file.name.encode(errors="replace") + b"\0" + content).hexdigest()
         with Image.open(io.BytesIO(content)) as opened:
             opened.draft(None, (4 * SIZE, 4 * SIZE))  # a large JPEG is decoded at about the size that is needed
-            image, more_pages = _grey(_upright(opened)), _pages(opened) - 1
+            image = _grey(ImageOps.exif_transpose(opened))
         if image.size != (SIZE, SIZE):
             side, paper = max(image.size), np.percentile(_border(np.asarray(image)), 50, method="lower").item()
             square = Image.new(image.mode, (side, side), paper)
@@ -228,27 +213,10 @@ def load_image(file: Path) -> Loaded:
         pixels = np.array(image)
         if not np.isfinite(pixels).all():
             raise ValueError("holds values that are no numbers")
-        return Loaded(pixels, digest, more_pages)
+        return Loaded(pixels, digest)
     except Exception as error:  # a decoder may raise anything for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{file}: cannot be read as an image: {reason}") from None
-
-
-def _upright(opened: Image.Image) -> Image.Image:
-    """An image turned as its EXIF orientation says. Nothing else of the metadata is needed, and none may spoil it."""
-    try:
-        number = int(opened.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged metadata says nothing of the pixels
-        return opened
-    return opened.transpose(Image.Transpose[TURNS[number - 2]]) if 2 <= number <= 8 else opened
-
-
-def _pages(opened: Image.Image) -> int:
-    """The pages of a file, of which the first is used."""
-    try:
-        return getattr(opened, "n_frames", 1)
-    except Exception:  # damaged behind its first page
-        return 2
 
 
 def _grey(image: Image.Image) -> Image.Image:

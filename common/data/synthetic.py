@@ -16,24 +16,26 @@ FINE = 4  # glyphs are rendered at four times the resolution of an image
 ATLAS = 56  # pixels of a glyph's distance field, two per image pixel
 
 
-def render_digits(train: int = 60_000, test: int = 10_000, seed: int = 0) -> Dataset:
+def render_digits(
+    train: int = 60_000, test: int = 10_000, seed: int = 0, characters: tuple[str, ...] = DIGITS
+) -> Dataset:
     """The set "drawn": digits in matplotlib's fonts, each with a random slant, stroke thickness, scale and shift.
 
     Like MNIST's they are about 20 pixels high in 28 x 28, centred by mass. The same arguments give the same set.
     `Dataset.factors`: slant uniform in [-0.3, 0.3], thickness uniform in [2.2, 4.5] pixels.
     """
-    fields, widths = _glyphs()
+    fields, widths = _glyphs(characters)
     n = train + test
     random = stream(seed, "drawn digits")
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(n, generator=random) * (high - low) + low
 
-    digit = torch.randint(10, (n,), generator=random)
+    digit = torch.randint(len(characters), (n,), generator=random)
     font = torch.randint(len(FONTS), (n,), generator=random)
     slant, thickness, scale = uniform(-0.3, 0.3), uniform(2.2, 4.5), uniform(0.85, 1.1)
     shift_x, shift_y = uniform(-1, 1), uniform(-1, 1)
-    glyph = font * 10 + digit
+    glyph = font * len(characters) + digit
 
     # Image pixel (x, y), measured from the centre, samples the glyph at (x + slant y, y) / scale.
     axis = torch.arange(28) - 13.5
@@ -49,12 +51,12 @@ def render_digits(train: int = 60_000, test: int = 10_000, seed: int = 0) -> Dat
         ink = (inside * scale[part, None, None] + wider[:, None, None] + 0.5).clamp_(0, 1)
         images[part] = (ink * 255).round_().to(torch.uint8)
     factors = {"slant": slant, "thickness": thickness}
-    return Dataset("drawn", images[:train], digit[:train], images[train:], digit[train:], factors)
+    return Dataset("drawn", images[:train], digit[:train], images[train:], digit[train:], factors, characters)
 
 
-def _glyphs() -> tuple[Tensor, Tensor]:
-    """For each font and digit: the signed distance to the outline in image pixels, positive inside,
-    (fonts * 10, 1, ATLAS, ATLAS), and the mean stroke width (fonts * 10,)."""
+def _glyphs(characters: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """For each font and character: the signed distance to the outline in image pixels, positive inside,
+    (fonts * characters, 1, ATLAS, ATLAS), and the mean stroke width (fonts * characters,)."""
     from PIL import Image, ImageDraw, ImageFont
     from scipy import ndimage
 
@@ -65,11 +67,11 @@ def _glyphs() -> tuple[Tensor, Tensor]:
         file = str(folder / f"{font}.ttf")
         _, top, _, bottom = ImageFont.truetype(file, 100).getbbox("0")
         sized = ImageFont.truetype(file, round(100 * 20 * FINE / (bottom - top)))
-        for digit in DIGITS:
+        for character in characters:
             picture = Image.new("L", (28 * FINE, 28 * FINE))
-            left, top, right, bottom = sized.getbbox(digit)
+            left, top, right, bottom = sized.getbbox(character)
             at = (14 * FINE - (left + right) / 2, 14 * FINE - (top + bottom) / 2)
-            ImageDraw.Draw(picture).text(at, digit, fill=255, font=sized)
+            ImageDraw.Draw(picture).text(at, character, fill=255, font=sized)
             ink = np.asarray(picture) > 127
             row, column = ndimage.center_of_mass(ink)
             centre = (28 * FINE - 1) / 2

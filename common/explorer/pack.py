@@ -28,8 +28,8 @@ OTHERS = 2047  # the same in the small layers: 12 bits, the most that the format
 def save_page(path: Path, generator: nn.Module, discriminator: nn.Module, about: dict[str, Any]) -> None:
     """Write the page of a model whose networks have the parts of infogan.py's.
 
-    A latent is the noise, then c1 (one-hot), c2 and c3. about, as JSON, is what the page says and starts from: `title`,
-    `subtitle`, `kind` (of what is picked: "digit"), `picks` (a list of [name, category]), `codes` (of c2 and c3, each a
+    A latent is the noise, then c1 (one-hot), c2, c3, …. about, as JSON, is what the page says and starts from: `title`,
+    `subtitle`, `kind` (of what is picked: "digit"), `picks` (a list of [name, category]), `codes` (of c2, c3, …, each a
     dict of `name`, `does`, `ends` (a pair), `note`), `noises` (one vector per seed from 0 on), `first` (the seed at the
     start). Raises ValueError for a number that JSON does not have.
     """

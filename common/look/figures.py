@@ -3,7 +3,6 @@
 Grey values in [0, 1] are mapped to 0 … 255, clipped but never stretched, so that two pictures can be compared.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +29,8 @@ def save_grid(
     title: str,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
-    keys: Sequence[int] = (),
 ) -> None:
-    """Save images (rows, columns, 28, 28) with grey values in [0, 1] as a PNG with a title and labels.
-
-    keys: a number that identifies each row, by which `load_grid` sorts the rows.
-    """
+    """Save images (rows, columns, 28, 28) with grey values in [0, 1] as a PNG with a title and labels."""
     rows, columns, *_ = images.shape
     grey = (images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     large, small = font(15, title), font(13, "".join(row_labels))
@@ -53,32 +48,9 @@ def save_grid(
         enlarged = Image.fromarray(grey[row, column]).resize((28 * ZOOM, 28 * ZOOM), Image.Resampling.NEAREST)
         page.paste(enlarged, (left + column * STEP, top + row * STEP))
     metadata = PngInfo()
-    metadata.add_text("rows", json.dumps([left, top, *keys]))
+    metadata.add_text("first image", f"{left} {top}")  # its corner
     with atomic_write(path) as scratch:
         page.save(scratch, format="PNG", pnginfo=metadata)
-
-
-def load_grid(path: Path, like: Path) -> tuple[Image.Image, int, int]:
-    """The picture in a PNG of `save_grid`, and the pixel (left, top) of its first image.
-
-    Its rows of images are sorted as the rows of `like` are; the labels stay in place. A picture that another program
-    has written is returned as it is.
-    """
-    page, left, top, keys = _load_with_keys(path)
-    *_, wanted = _load_with_keys(like)
-    if sorted(keys) == sorted(wanted):
-        strips = {
-            key: page.crop((left, top + STEP * row, page.width, top + STEP * (row + 1))) for row, key in enumerate(keys)
-        }
-        for row, key in enumerate(wanted):
-            page.paste(strips[key], (left, top + STEP * row))
-    return page, left, top
-
-
-def _load_with_keys(path: Path) -> tuple[Image.Image, int, int, list[int]]:
-    with Image.open(path) as picture:
-        left, top, *keys = json.loads(picture.info.get("rows", "[0, 0]"))
-        return picture.convert("L"), left, top, keys
 
 
 def save_reals(run: Run) -> None:
@@ -107,13 +79,13 @@ def tile(images: Tensor, rows: int, columns: int) -> Tensor:
 def save_animation(run: Run, ending: str = "") -> None:
     """Save training.gif: the pictures epoch_NNN with this ending as an endless GIF, at most 60 of them, evenly spaced.
 
-    The rows of each frame are sorted as those of the last one, which is shown for two seconds.
+    The last one is shown for two seconds.
     """
     frames = sorted(run.folder.glob(f"epoch_*{ending}.png"), key=lambda path: int(path.stem.split("_")[1]))
     chosen = sorted({round(place) for place in np.linspace(0, len(frames) - 1, min(60, len(frames)))})
     # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
     first, *others = (
-        load_grid(frames[i], frames[-1])[0].point(lambda grey: round(grey / 17) * 17).convert("P") for i in chosen
+        Image.open(frames[i]).convert("L").point(lambda grey: round(grey / 17) * 17).convert("P") for i in chosen
     )
     durations = [max(80, 3000 // len(chosen))] * len(others) + [2000]
     with atomic_write(run.folder / "training.gif") as scratch:

@@ -27,15 +27,16 @@ def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
         figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
     frechet, shares = "Fréchet ×: over that of real images", "distance of the classes' shares"
     real = "mean probability of being real"
+    names = zip(run.data.classes, display_names(run.data.classes), strict=True)
+    names = {metrics.SHARE + name: shown for name, shown in names}
     panels = {
         frechet: ["frechet_over_floor"],
         shares: ["class_total_variation"],
-        "share of each class": metrics.SHARES,
+        "share of each class": list(names),
         "losses [nats]": ["loss_d", "loss_g"],
         real: ["d_real", "d_fake"],
     }
-    names = dict(zip(metrics.SHARES, display_names(run.data.classes), strict=False)) | COLUMNS
-    plots.save_curves(run, panels, logarithmic=(frechet, shares), percent=[real], names=names)
+    plots.save_curves(run, panels, logarithmic=(frechet, shares), percent=[real], names=names | COLUMNS)
 
 
 def save_interpolation(run: Run, model: nn.Module, noise: Tensor) -> None:
@@ -73,7 +74,7 @@ def save_neighbours(run: Run, model: nn.Module, noise: Tensor) -> float | None:
     return metrics.quotient(nearest.values[:, 0].mean().item(), unseen.mean().item())
 
 
-def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]], pdf: bool = True) -> None:
+def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]]) -> None:
     """How often each class is generated, beside how often it is in the training set.
 
     shares: (runs, classes); with several runs a bar is the median, with a line from the minimum to the maximum.
@@ -95,7 +96,7 @@ def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=2, loc="upper center")
         axes.set_title(title, fontsize=10)
-        plots.save_figure(path, figure, pdf)
+        plots.save_figure(path, figure)
 
 
 def save_digits(run: Run, title: str, shares: Sequence[float]) -> None:

@@ -1,7 +1,7 @@
 """InfoGAN's pictures, measurements and report: c1 against the labels, c2 and c3 against slant and stroke thickness."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,29 +18,31 @@ from common.look.scorer import SampleScorer
 from common.run.run import Run
 from common.train.guide import PseudoLabels
 
-CATEGORIES = 10
-# columns of metrics.csv on the console, and the names of those of real images in curves.png
-COLUMNS = {"accuracy": "c1 right %", "info_c1_nats": "I(c1)", "info_c2_nats": "I(c2)", "info_c3_nats": "I(c3)"}
-COLUMNS |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
-ON_REAL_IMAGES = {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", "c2", "c3")}
 FACTORS = {"slant": ("leans left", "leans right"), "thickness": ("thin", "thick")}  # labels for low and high values
 CLEAR = 0.3  # rank correlation from which on a code is said to do something
 LABELLED = 10_000  # training images whose labels fit the map from categories to classes
 PER_CATEGORY = 200  # generated images that show what a code does
 SEEDS = 50  # of the explorer: its noise vectors are those of generate(seed=0) to generate(seed=49)
 SWEEP = [-2 + 0.5 * step for step in range(9)]  # twice the trained range, as in the paper's Fig. 2
-SHEETS = {
-    "c1": "each row is one category of c1, named by the class it matches; columns share one noise vector",
-    "c2": "each row is one category of c1; c2 goes from -2 to 2 (trained on -1 to 1)",
-    "c3": "each row is one category of c1; c3 goes from -2 to 2 (trained on -1 to 1)",
-}
 
 
 class Tables(NamedTuple):
-    """How often Q's most likely category (rows) meets each label (columns), (10, 10) each."""
+    """How often Q's most likely category (rows) meets each label (columns), (k, classes) each."""
 
     train: np.ndarray
     test: np.ndarray
+
+
+def code_names(continuous: int) -> list[str]:
+    """The names of this many continuous codes: c2, c3, …."""
+    return [f"c{number}" for number in range(2, 2 + continuous)]
+
+
+def columns(continuous: int) -> dict[str, str]:
+    """The columns of metrics.csv on the console, {column: heading}."""
+    information = {f"info_{code}_nats": f"I({code})" for code in ("c1", *code_names(continuous))}
+    losses = {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
+    return {"accuracy": "c1 right %", **information, **losses}
 
 
 def contingency_tables(model: nn.Module, data: Dataset) -> Tables | None:
@@ -50,7 +52,7 @@ def contingency_tables(model: nn.Module, data: Dataset) -> Tables | None:
     tables = []
     for x, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         c1 = torch.cat([model.encode(to_float(part)).c1.argmax(dim=1) for part in x[:LABELLED].split(1000)])
-        tables.append(metrics.contingency(c1, labels[:LABELLED], CATEGORIES))
+        tables.append(metrics.contingency(c1, labels[:LABELLED], model.config.categories, len(data.classes)))
     return Tables(*tables)
 
 
@@ -58,21 +60,22 @@ def contingency_tables(model: nn.Module, data: Dataset) -> Tables | None:
 
 
 def measure_codes(model: nn.Module, random: torch.Generator) -> dict[str, float]:
-    """Spearman's rank correlation of c2 and c3 with slant and stroke thickness of generated images, 200 a category.
+    """Spearman's rank correlation of c2, c3, … with slant and stroke thickness of generated images, 200 a category.
 
-    The correlation is taken within a category and averaged over the ten with its sign: a code that slants half of the
+    The correlation is taken within a category and averaged over all with its sign: a code that slants half of the
     digits to the left and half to the right counts as nothing.
     """
-    noise, _, continuous = model.sample_latent(PER_CATEGORY * CATEGORIES, random)
-    category = torch.arange(CATEGORIES).repeat_interleave(PER_CATEGORY)
-    x = model.generate(len(category), category=category, c2=continuous[:, 0], c3=continuous[:, 1], noise=noise)
+    k = model.config.categories
+    noise, _, continuous = model.sample_latent(PER_CATEGORY * k, random)
+    category = torch.arange(k).repeat_interleave(PER_CATEGORY)
+    x = model.generate(len(category), category=category, continuous=continuous, noise=noise)
     found = {"slant": metrics.slant(x), "thickness": metrics.thickness(x)}
     numbers = {}
-    for column, code in enumerate(("c2", "c3")):
+    for code, value in zip(code_names(continuous.shape[1]), continuous.unbind(dim=1), strict=True):
         for factor, values in found.items():
-            pairs = zip(continuous[:, column].split(PER_CATEGORY), values.split(PER_CATEGORY), strict=True)
+            pairs = zip(value.split(PER_CATEGORY), values.split(PER_CATEGORY), strict=True)
             within = [metrics.rank_correlation(*pair) for pair in pairs]
-            numbers[f"{code}_{factor}_rank_correlation"] = sum(within) / CATEGORIES
+            numbers[f"{code}_{factor}_rank_correlation"] = sum(within) / k
     return numbers
 
 
@@ -90,78 +93,97 @@ def correlations(numbers: Mapping[str, float], code: str) -> str:
 # Pictures ----------------------------------------------------------------------------------------------------------
 
 
-def row_names(data: Dataset) -> list[str]:
-    """The names (10,) of a sheet's rows: the class that each category matches, or the category without classes."""
-    unnamed = "no class" if data.classes else "category {}"
-    return [*display_names(data.classes), *map(unnamed.format, range(len(data.classes), CATEGORIES))]
+def rows_of(model: nn.Module, data: Dataset) -> dict[str, int]:
+    """{name: category} of the rows of a sheet, sorted by the class that each category matches and named by it: "3", the
+    next of the same class "3 b". A category of no class, as all are without labels, has its number for a name."""
+    names, class_of, found = display_names(data.classes), model.digit_of_category.tolist(), {}
+    for category in sorted(range(len(class_of)), key=class_of.__getitem__):
+        again = class_of[:category].count(class_of[category])
+        suffix = f" {chr(ord('a') + again % 26) * (1 + again // 26)}" if again else ""  # b to z, aa, bb, …
+        known = class_of[category] < len(names)
+        found[names[class_of[category]] + suffix if known else f"category {category}"] = category
+    return found
 
 
 def typical(model: nn.Module, noise: Tensor) -> int:
-    """The number of the row of noise (n, noise_size) whose ten images are nearest to the mean over all rows."""
-    category = torch.arange(CATEGORIES).repeat_interleave(len(noise))
-    x = model.generate(len(category), category=category, c2=0.0, c3=0.0, noise=noise.repeat(CATEGORIES, 1))
-    x = x.view(CATEGORIES, -1, 784)
+    """The number of the row of noise (n, noise_size) whose images, one a category, are nearest to the mean over all
+    rows."""
+    k, zeros = model.config.categories, torch.zeros(model.config.continuous)
+    category = torch.arange(k).repeat_interleave(len(noise))
+    continuous = zeros.expand(len(category), -1)
+    x = model.generate(len(category), category=category, continuous=continuous, noise=noise.repeat(k, 1))
+    x = x.view(k, -1, 784)
     return int((x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2)).argmin())
 
 
-def sheets(model: nn.Module, noise: Tensor, continuous: Tensor) -> dict[str, Tensor]:
-    """Images (10, columns, 28, 28) for c1, c2 and c3, one row per category in the order of the classes they match.
+def sheets(model: nn.Module, latent: Any, categories: Sequence[int]) -> dict[str, Tensor]:
+    """Images (rows, columns, 28, 28) for c1, c2, c3, …, one row for each of these categories.
 
-    c1: a column has one noise and one c2 and c3, rows of `noise` (columns, noise_size) and `continuous` (columns, 2).
-    c2, c3: one code runs from -2 to 2, the other is 0, the noise is the `typical` row.
+    c1: a column has the noise and the continuous codes of one row of `latent`. The others: one code runs from -2 to 2,
+    the rest is 0, the noise is the `typical` row.
     """
-    swept = torch.tensor(SWEEP, device=noise.device)
-    fixed = noise[typical(model, noise)].expand(len(SWEEP), -1)
-    zeros, found = torch.zeros_like(swept), {}
-    columns = {"c1": (noise, *continuous.T), "c2": (fixed, swept, zeros), "c3": (fixed, zeros, swept)}
-    for name, (z, c2, c3) in columns.items():
-        category = model.digit_of_category.argsort().cpu().repeat_interleave(len(z))
-        repeated = {"noise": z.repeat(CATEGORIES, 1), "c2": c2.repeat(CATEGORIES), "c3": c3.repeat(CATEGORIES)}
-        found[name] = model.generate(len(category), category=category, **repeated).view(CATEGORIES, -1, 28, 28)
+    m, device = model.config.continuous, latent.noise.device
+    columns, fixed = {"c1": (latent.noise, latent.continuous)}, latent.noise[typical(model, latent.noise)]
+    for number, code in enumerate(code_names(m)):
+        swept = torch.zeros(len(SWEEP), m, device=device)
+        swept[:, number] = torch.tensor(SWEEP, device=device)
+        columns[code] = fixed.expand(len(SWEEP), -1), swept
+    found, rows = {}, len(categories)
+    for name, (noise, continuous) in columns.items():
+        category = torch.tensor(categories).repeat_interleave(len(noise))
+        repeated = {"noise": noise.repeat(rows, 1), "continuous": continuous.repeat(rows, 1)}
+        found[name] = model.generate(len(category), category=category, **repeated).view(rows, -1, 28, 28)
     return found
 
 
 def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
-    """epoch_NNN_c1.png, _c2.png, _c3.png and curves.png as of the epochs that are complete. latent: of ten columns."""
+    """epoch_NNN_c1.png, _c2.png, … and curves.png as of the epochs that are complete. latent: of ten columns."""
     save_curves(run)
     if not run.picture_due:
         return
     accuracy = run.rows[-1].get("accuracy") if run.rows else None
     right = "" if accuracy is None else f", c1 right on {accuracy:.1%} of the test images"
-    keys = model.digit_of_category.argsort().tolist()
-    for code, sheet in sheets(model, latent.noise, latent.continuous).items():
-        title = f"{run.title}, {run.when}{right}\n{SHEETS[code]}"
+    rows = rows_of(model, run.data)
+    for code, sheet in sheets(model, latent, [*rows.values()]).items():
+        what, labels = f"; {code} goes from -2 to 2 (trained on -1 to 1)", [f"{value:g}" for value in SWEEP]
+        if code == "c1":
+            what, labels = ", named by the class it matches; columns share one noise vector", ()
+        title = f"{run.title}, {run.when}{right}\neach row is one category of c1{what}"
         path = run.folder / f"epoch_{run.epoch:03d}_{code}.png"
-        columns = () if code == "c1" else [f"{value:g}" for value in SWEEP]
-        figures.save_grid(path, sheet, title, row_names(run.data), columns, keys)
+        figures.save_grid(path, sheet, title, [*rows], labels)
 
 
 def save_curves(run: Run) -> None:
     """curves.png as of the epochs that are complete."""
+    k, codes = run.config.categories, code_names(run.config.continuous)
     c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
     panels = {
         c1: ["info_c1_nats", "guide_c1_nats"],
-        "information on c2, c3 [nats]": ["info_c2_nats", "info_c3_nats", "guide_c2_nats", "guide_c3_nats"],
+        f"information on {', '.join(codes)} [nats]": [f"{at}_{c}_nats" for at in ("info", "guide") for c in codes],
         right: ["accuracy"],
         "losses [nats]": ["loss_d", "loss_g"],
         real: ["d_real", "d_fake"],
     }
-    reference = {c1: (math.log(CATEGORIES), "ln 10"), right: (1 / CATEGORIES, "chance")}
-    plots.save_curves(run, panels, reference=reference, percent=(right, real), names=COLUMNS | ON_REAL_IMAGES)
+    names = columns(len(codes)) | {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
+    reference = {c1: (math.log(k), f"ln {k}"), right: (1 / max(1, len(run.data.classes)), "chance")}
+    plots.save_curves(run, panels, reference=reference, percent=(right, real), names=names)
 
 
 def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float]) -> None:
-    """codes.png and .pdf: the three sheets side by side, with what each code does."""
-    found, names = sheets(model, latent.noise, latent.continuous), row_names(run.data)
-    with plots.new_figure(15, 6.4, "".join(names)) as figure:
-        panels = figure.subplots(1, 3, width_ratios=[sheet.shape[1] for sheet in found.values()])
+    """codes.png: the sheets of all codes side by side, with what each code does."""
+    rows = rows_of(model, run.data)
+    found = sheets(model, latent, [*rows.values()])
+    widths = [sheet.shape[1] for sheet in found.values()]
+    with plots.new_figure(15 * sum(widths) / 28, 1 + 0.54 * len(rows), "".join(rows)) as figure:
+        panels = figure.subplots(1, len(found), width_ratios=widths, squeeze=False)[0]
         for axes, (code, sheet) in zip(panels, found.items(), strict=True):
             step = 30  # pixels from one image to the next
             page = F.pad(sheet.cpu().clamp(0, 1), (1, 1, 1, 1), value=1.0).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
             axes.imshow(page.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
-            axes.set_yticks([step * row + step / 2 for row in range(CATEGORIES)], names, fontsize=13)
+            axes.set_yticks([step * row + step / 2 for row in range(len(rows))], rows, fontsize=13)
             axes.set_xticks([])
-            does, below = "the category", "ten samples of noise, c2 and c3"
+            *some, last = "ten samples of noise", *code_names(run.config.continuous)
+            does, below = "the category", f"{', '.join(some)} and {last}" if some else last
             if code != "c1":
                 does, below = meaning(numbers, code), f"{code}, trained on -1 to 1 (framed)"
                 axes.set_xticks([step * column + step / 2 for column in range(len(SWEEP))], [f"{v:g}" for v in SWEEP])
@@ -178,7 +200,7 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
 def save_explorer(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: float | None) -> None:
     """explore.html: the page, with what it says of this run."""
     sliders = []
-    for code in ("c2", "c3"):
+    for code in code_names(run.config.continuous):
         does = meaning(numbers, code)
         ends = FACTORS.get(does, ("", ""))  # no words for what does two things or none
         if ends[0] and numbers[f"{code}_{does}_rank_correlation"] < 0:
@@ -187,12 +209,11 @@ def save_explorer(run: Run, model: nn.Module, numbers: dict[str, float], accurac
         sliders.append({"name": code, "does": does, "ends": ends, "note": note})
     right = f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""
     noise = torch.cat([model.sample_latent(1, sampling_generator(seed)).noise for seed in range(SEEDS)])
-    categories = model.digit_of_category.argsort().tolist()
     about = {
         "title": run.title,
         "subtitle": f"after {run.epoch} epochs{right}",
         "kind": "digit" if run.data.classes == DIGITS else "class",
-        "picks": list(map(list, zip(row_names(run.data), categories, strict=True))),
+        "picks": list(rows_of(model, run.data).items()),
         "codes": sliders,
         "noises": noise.double().round(decimals=5).tolist(),
         "first": typical(model, noise),
@@ -216,16 +237,16 @@ def report(
         scorer = SampleScorer(data, config.data_dir, run.console)
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
         noise, category, continuous = model.sample_latent(len(data.test_images), run.stream("judged samples"))
-        samples = model.generate(len(noise), None, category, *continuous.unbind(dim=1), noise)
+        samples = model.generate(len(noise), category=category, continuous=continuous, noise=noise)
         scores, train_shares = scorer(samples, meant=model.digit_of_category[category].cpu()), scorer.train_shares
         if config.guided:
-            table = metrics.contingency(guide.c1.long(), data.train_labels, CATEGORIES)
-            found["guide_accuracy"] = metrics.accuracy(table, metrics.one_to_one(table))
+            table = metrics.contingency(guide.c1.long(), data.train_labels, config.categories, len(data.classes))
+            found["guide_accuracy"] = metrics.accuracy(table, metrics.match(table))
     run.attempt(save_codes, model, latent, factors)
     run.attempt(figures.save_animation, "_c1")
     run.attempt(save_explorer, model, factors, agreement.get("accuracy"))
-    information = {name: last[name] for name in ("info_c1_nats", "info_c2_nats", "info_c3_nats")}
-    information["info_c1_maximum_nats"] = math.log(CATEGORIES)
+    information = {name: value for name, value in last.items() if name.startswith("info_")}
+    information["info_c1_maximum_nats"] = math.log(config.categories)
     numbers = {**agreement, **information, **found, **factors, **(scorer.summary(scores) if tables else {})}
     lines = scorecard(numbers) | (SampleScorer.scorecard(numbers) if tables else {})
     collapsed = metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)
@@ -233,24 +254,32 @@ def report(
 
 
 def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str, Any]:
-    """How well c1 agrees with the classes, for report.json; saves confusion.png."""
-    digit_of_category = model.digit_of_category.cpu().numpy()
-    run.attempt(save_confusion, tables.test, np.argsort(digit_of_category))
-    return {
-        "classes": ", ".join(run.data.classes),
-        "accuracy": metrics.accuracy(tables.test, digit_of_category),
+    """How well c1 agrees with the classes, for report.json; saves confusion.png.
+
+    With fewer categories than classes some classes have none: they bound the accuracy.
+    """
+    class_of, classes = model.digit_of_category.cpu().numpy(), run.data.classes
+    run.attempt(save_confusion, model, tables.test)
+    found = {
+        "classes": ", ".join(classes),
+        "accuracy": metrics.accuracy(tables.test, class_of),
         "accuracy_majority_map": metrics.accuracy(tables.test, metrics.majority(tables.train)),
     }
+    without = [label for label in range(len(classes)) if label not in class_of]
+    if without:
+        found["classes_without_category"] = ", ".join(classes[label] for label in without)
+        found["accuracy_at_most"] = 1 - float(tables.test[:, without].sum() / tables.test.sum())
+    return found
 
 
-def save_confusion(run: Run, table: np.ndarray, order: np.ndarray) -> None:
-    """confusion.png: the categories, in this order, against the classes."""
-    rows = [f"category {category} (mostly {name})" for category, name in zip(order, row_names(run.data), strict=True)]
+def save_confusion(run: Run, model: nn.Module, table: np.ndarray) -> None:
+    """confusion.png: the categories, in the order of the sheets, against the classes."""
+    rows = rows_of(model, run.data)
     plots.save_confusion(
         run.folder / "confusion.png",
-        table[order, : len(run.data.classes)],
+        table[[*rows.values()]],
         f"{run.title}: c1 on the test images",
-        rows,
+        [f"category {category} (mostly {name})" for name, category in rows.items()],
         display_names(run.data.classes),
         ("what Q predicts", "class of the image, percent of the row"),
     )
@@ -261,9 +290,13 @@ def scorecard(report: Mapping[str, Any]) -> dict[str, str]:
     lines = {}
     if "accuracy" in report:
         lines["c1 right"] = f"{report['accuracy']:.1%} of the test images"
-    if report.get("drawn_as_meant") is not None:
+    if without := report.get("classes_without_category"):
+        lines["c1 right"] += f", at most {report['accuracy_at_most']:.1%}: no category for {without}"
+    if "drawn_as_meant" in report:
         lines["drawn as meant"] = f"{report['drawn_as_meant']:.1%} of the samples are the class of their c1"
-    for code in ("c2", "c3"):
-        lines[code] = f"{meaning(report, code)} (rank correlation: {correlations(report, code)})"
+    for name in report:
+        if name.endswith("_slant_rank_correlation"):
+            code = name.partition("_")[0]
+            lines[code] = f"{meaning(report, code)} (rank correlation: {correlations(report, code)})"
     lines["L_I(c1)"] = f"{report['info_c1_nats']:.3f} of {report['info_c1_maximum_nats']:.3f} nats"
     return lines

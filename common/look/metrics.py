@@ -10,16 +10,17 @@ from torch import Tensor
 from common.train.guide import slant  # noqa: F401 - metrics.slant, beside thickness; it lives where the guide needs it
 
 
-def contingency(categories: Tensor, labels: Tensor, k: int = 10) -> np.ndarray:
-    """The number of images (k, k) int64 with category i and label j, from two (n,) int64 tensors in 0 … k-1."""
-    return torch.bincount(categories.cpu() * k + labels.cpu(), minlength=k * k).reshape(k, k).numpy()
+def contingency(categories: Tensor, labels: Tensor, k: int, classes: int) -> np.ndarray:
+    """The number of images (k, classes) int64 with category i and label j, from two (n,) int64 tensors."""
+    return torch.bincount(categories.cpu() * classes + labels.cpu(), minlength=k * classes).view(k, classes).numpy()
 
 
-def one_to_one(table: np.ndarray) -> np.ndarray:
-    """The label of each category (k,) in the permutation that gives a contingency table its highest accuracy."""
+def match(table: np.ndarray) -> np.ndarray:
+    """The label of each category (k,) under which a contingency table has its highest accuracy: each label at most
+    once, unless there are more categories than labels; then the most frequent one of each category."""
     from scipy.optimize import linear_sum_assignment
 
-    return linear_sum_assignment(table, maximize=True)[1]
+    return majority(table) if len(table) > table.shape[1] else linear_sum_assignment(table, maximize=True)[1]
 
 
 def majority(table: np.ndarray) -> np.ndarray:
@@ -105,7 +106,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)
 
 
-SHARES = tuple(f"digit_{label}" for label in range(10))  # columns of metrics.csv, one per class
+SHARE = "share_"  # of a class in the samples: the beginning of its column's name in metrics.csv
 COLLAPSED_FOR = 3  # epochs in a row that a GAN must look collapsed before it is called so during training
 
 
@@ -121,7 +122,8 @@ def collapse(
     last = rows[-COLLAPSED_FOR:]
     limits = [] if train_shares is None else ((1 + train_shares) / 2).tolist()
     stuck = [all(min(row[name], 1 - row[name]) < 0.01 for name in ("d_real", "d_fake")) for row in last]
-    one_class = [any(row.get(name, 0) > limit for name, limit in zip(SHARES, limits, strict=False)) for row in last]
+    shares = [[value for name, value in row.items() if name.startswith(SHARE)] for row in last]
+    one_class = [any(share > limit for share, limit in zip(row, limits, strict=False)) for row in shares]
     if len(last) == COLLAPSED_FOR and all(stuck):
         return f"collapsed: D(x) and D(G(z)) at their stops for {COLLAPSED_FOR} epochs"
     if at_end and any(one_class[-1:]):

@@ -37,15 +37,10 @@ def new_figure(width: float, height: float, text: str = "") -> Iterator["Figure"
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(path: Path, figure: "Figure", pdf: bool = True) -> None:
-    """Save a figure as PNG and, for papers, as PDF beside it, without dates or versions: equal figures are equal
-    bytes."""
+def save_figure(path: Path, figure: "Figure") -> None:
+    """Save a figure as PNG, without dates or versions: equal figures are equal bytes."""
     with atomic_write(path) as scratch:
         figure.savefig(scratch, format="png", dpi=DPI, metadata={"Software": None})
-    if pdf:
-        figure.set_layout_engine("none")  # keep the layout of the PNG: computing it takes as long as drawing
-        with atomic_write(path.with_suffix(".pdf")) as scratch:
-            figure.savefig(scratch, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
 
 
 def rendered(figure: "Figure") -> Image.Image:
@@ -63,7 +58,7 @@ def save_curves(
     percent: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Save curves.png, the columns of metrics.csv over the epochs, if `run.plot_due`; at the end of a run also as PDF.
+    """Save curves.png, the columns of metrics.csv over the epochs, if `run.plot_due`.
 
     panels: {title: columns}; a column that was not measured has no line, a panel without a line is left out.
     reference: {panel: (height, label)}, a horizontal line. logarithmic: panels whose axis is logarithmic if their
@@ -102,7 +97,7 @@ def save_curves(
                 axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
             label_ends(axes, ends)
         figure.suptitle(run.title, fontsize=11)
-        save_figure(run.folder / "curves.png", figure, pdf=run.epoch == run.epochs)
+        save_figure(run.folder / "curves.png", figure)
 
 
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:

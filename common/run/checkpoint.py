@@ -5,7 +5,6 @@ A checkpoint is one flat dictionary of tensors and numbers, each under a name of
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from common import BadInput
 from common.run.config import Settings, read_config, run_folder
-from common.run.files import atomic_write, read_json
+from common.run.files import atomic_write
 from common.train.device import default_torch_modes
 
 FORMAT = 4  # of checkpoint.pt
@@ -117,14 +116,4 @@ def load_model(folder: str | Path, config_class: type[Settings], model_class: ty
         load_state(content, {"model": model})
     except (RuntimeError, KeyError, ValueError) as error:
         raise BadInput(f"{folder / 'checkpoint.pt'}: does not fit config.json: {one_line(error)}") from None
-    report = folder / "report.json"
-    model.extra_repr = partial(summary, read_json(report) if report.exists() else {"dataset": config.dataset})
     return model.eval()
-
-
-def summary(report: Mapping[str, Any]) -> str:
-    """What the repr of a loaded model shows: what it was trained on, and how good it is."""
-    first = ("dataset", "epochs", "accuracy", "frechet_over_floor", "ratio")
-    correlations = (name for name in report if name.endswith("rank_correlation"))
-    shown = [(name, report[name]) for name in (*first, *correlations) if report.get(name) is not None]
-    return ", ".join(f"{name}={value:.3g}" if type(value) is float else f"{name}={value}" for name, value in shown)

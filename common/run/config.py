@@ -61,6 +61,10 @@ class Settings:
             value = _checked(flag(field.name), kinds[field.name], getattr(self, field.name), limits)
             object.__setattr__(self, field.name, value)
 
+    def for_classes(self, classes: int) -> Self:
+        """The Config with what follows from the number of classes of its set."""
+        return self
+
     @classmethod
     def make(cls, **given: Any) -> Self:
         """A Config as the shell makes it: the presets among the given fields (`smoke=True`) first, then the fields."""
@@ -71,7 +75,7 @@ class Settings:
         return cls(**preset | given)
 
 
-def _checked(name: str, kind: Any, value: Any, limits: tuple[float, float]) -> Any:
+def _checked(name: str, kind: Any, value: Any, limits: tuple[float, ...]) -> Any:
     """The value, or a text that stands for it, in the type of its annotation. Raises BadInput where it can't be."""
     origin, choices = get_origin(kind), get_args(kind)
     if origin is tuple and isinstance(value, (tuple, list)) and value:
@@ -88,9 +92,10 @@ def _checked(name: str, kind: Any, value: Any, limits: tuple[float, float]) -> A
                 value = number(value)
     if origin is not Literal and type(value) is not kind:
         raise BadInput(f"{name} must be of type {kind.__name__}, not {value!r}")
-    low, high = limits
-    if kind in (int, float) and not low <= value <= high:  # false for NaN, whatever the limits
-        raise BadInput(f"{name} must be at least {low} and at most {high}, not {str(value)[:40]}")
+    low, high, *others = limits
+    if kind in (int, float) and not low <= value <= high and value not in others:  # false for NaN, whatever the limits
+        alone = "".join(f", or {other}" for other in others)
+        raise BadInput(f"{name} must be at least {low} and at most {high}{alone}, not {str(value)[:40]}")
     return value
 
 

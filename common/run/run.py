@@ -47,7 +47,6 @@ class Run:
 
         Raises BadInput if that can't be done, or if the run to resume had other fields or images.
         """
-        self.config = config
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.autocast = mixed_precision(self.device, self.precision)
@@ -58,6 +57,7 @@ class Run:
         self.data = load_dataset(config.dataset, config.data_dir, config.smoke, self.console.interactive).to(
             self.device
         )
+        self.config = config = config.for_classes(len(self.data.classes))
         self.n = len(self.data.train_images)
         self.title = f"{config.SCRIPT} on {self.data.title}"
         self.epochs, self.epoch, self.step = epochs_of(config, self.n), 0, 0

@@ -19,7 +19,6 @@ from common.train.device import eval_mode, mixed_precision
 from common.train.optim import adam, linear_decay, optimizer_step, scale_learning_rates
 from common.train.random import stream, stream_seed
 
-CATEGORIES = 10
 UNLABELLED = 255  # a category that stands for none
 
 # [tuned: docs/infogan.md]
@@ -38,20 +37,31 @@ FACTORS_WEIGHT = 0.2  # of slant and thickness, against the information on the c
 
 # [our choice]
 SMALLEST_PART = 300  # fewest images in such a part, which limits the scales of a small set
-AGREE_AT_LEAST = 0.8  # share of far neighbours in one category, below which the guide has failed
-SMALLEST_CATEGORY = 0.02  # share of the images, below which the guide has failed
+AGREE_AT_LEAST = 0.8  # share of far neighbours in one of ten categories, below which the guide has failed
+SMALLEST_CATEGORY = 0.2  # of its fair share of the images, below which the guide has failed
 
 
 class PseudoLabels(nn.Module):
-    """Pseudo-labels of n images, as buffers: c1 (n,) uint8; continuous (n, 2) float32 in (-1, 1) for slant and
-    thickness, ranks within the category, so uniform and independent of it like InfoGAN's prior; and the share
-    `neighbours_agree` () of images that are in one category with their far neighbour. With n = 0 there is no guide."""
+    """Pseudo-labels of n images, as buffers: c1 (n,) uint8; continuous (n, 0 to 2) float32 in (-1, 1) for slant and
+    thickness, as far as there are such codes, ranks within the category, so uniform and independent of it like
+    InfoGAN's prior; and the share `neighbours_agree` () of images that are in one category with their far neighbour.
+    With n = 0 there is no guide."""
 
-    def __init__(self, n: int, device: torch.device):
+    def __init__(self, n: int, categories: int, continuous: int, device: torch.device):
         super().__init__()
+        self.categories = categories
         self.register_buffer("c1", torch.full((n,), UNLABELLED, dtype=torch.uint8, device=device))
-        self.register_buffer("continuous", torch.zeros(n, 2, device=device))
+        self.register_buffer("continuous", torch.zeros(n, min(2, continuous), device=device))
         self.register_buffer("neighbours_agree", torch.zeros((), device=device))
+
+    def fit(
+        self, images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
+    ) -> None:
+        """Find the pseudo-labels of images (n, 28, 28) uint8, see `fit_pseudo_labels`."""
+        c1, factors, agree = fit_pseudo_labels(images, self.categories, seed, precision, updates, show)
+        self.c1.copy_(c1)
+        self.continuous.copy_(factors[:, : self.continuous.shape[1]])
+        self.neighbours_agree.copy_(agree)
 
     @property
     def fitted(self) -> bool:
@@ -59,7 +69,7 @@ class PseudoLabels(nn.Module):
         return bool((self.c1 != UNLABELLED).all())
 
     def lookup(self, batch: Tensor) -> tuple[Tensor, Tensor] | None:
-        """c1 (m,) int64 and the continuous codes (m, 2) of the images with these indices; None without a guide."""
+        """c1 (m,) int64 and the continuous codes (m, 0 to 2) of the images with these indices; None without a guide."""
         if not len(self.c1):
             return None
         return self.c1.index_select(0, batch).long(), self.continuous.index_select(0, batch)
@@ -68,10 +78,11 @@ class PseudoLabels(nn.Module):
         """What shows, without a label, that the guide has failed; None if nothing does."""
         if not len(self.c1):
             return None
-        smallest = torch.bincount(self.c1.long(), minlength=CATEGORIES).min().item() / len(self.c1)
-        if smallest < SMALLEST_CATEGORY:
+        smallest = torch.bincount(self.c1.long(), minlength=self.categories).min().item() / len(self.c1)
+        if smallest < SMALLEST_CATEGORY / self.categories:
             return f"the guide failed: its smallest category has {smallest:.1%} of the images"
-        if self.neighbours_agree < AGREE_AT_LEAST:
+        # The more categories, the more neighbours lie on both sides of a border.
+        if self.neighbours_agree < AGREE_AT_LEAST ** (self.categories / 10):
             return f"the guide failed: only {self.neighbours_agree.item():.0%} of neighbours share a category"
         return None
 
@@ -80,18 +91,18 @@ class ClusterNet(nn.Module):
     """Two convolutions and a linear layer; a head with a logit per category, and one with two numbers for slant and
     thickness."""
 
-    def __init__(self):
+    def __init__(self, categories: int):
         super().__init__()
         self.body = nn.Sequential(
             nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.LeakyReLU(0.1)),
             nn.Sequential(nn.Conv2d(32, 64, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.LeakyReLU(0.1)),
             nn.Sequential(nn.Flatten(), nn.Linear(64 * 7 * 7, 256, bias=False), nn.BatchNorm1d(256), nn.LeakyReLU(0.1)),
         )
-        self.category = nn.Linear(256, CATEGORIES)
+        self.category = nn.Linear(256, categories)
         self.factors = nn.Linear(256, 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, 1, 28, 28) in [0, 1] -> logits (n, 10), and two numbers (n, 2) of arbitrary scale."""
+        """Images (n, 1, 28, 28) in [0, 1] -> logits (n, categories), and two numbers (n, 2) of arbitrary scale."""
         features = self.body(x)
         return self.category(features).float(), self.factors(features).float()
 
@@ -235,9 +246,16 @@ def train_step(
 
 
 def fit_pseudo_labels(
-    images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
-) -> dict[str, Tensor]:
-    """The state of `PseudoLabels` for images (n, 28, 28) uint8. Same seed, device and precision: same labels.
+    images: Tensor,
+    categories: int,
+    seed: int,
+    precision: str = "float32",
+    updates: int | None = None,
+    show: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """c1 (n,), slant and thickness (n, 2) and neighbours_agree () of `PseudoLabels` for images (n, 28, 28) uint8.
+
+    Same seed, device and precision: same labels.
 
     precision: float32 or bfloat16; updates: of the network that is selected, by default as many as the set needs; show:
     a bar with the time left.
@@ -253,7 +271,7 @@ def fit_pseudo_labels(
         for number in range(RESTARTS):
             with torch.random.fork_rng(devices=[]):  # the caller's random state on the CPU stays
                 torch.manual_seed(stream_seed(seed, "guide weights", number))
-                network = ClusterNet().to(device, memory_format=torch.channels_last)
+                network = ClusterNet(categories).to(device, memory_format=torch.channels_last)
             optimizer = adam(network, LEARNING_RATE)
             for update in range(select_at):
                 train_step(network, optimizer, images, pairs, update / updates, random, autocast)
@@ -266,15 +284,15 @@ def fit_pseudo_labels(
     logits, factors = predict(network, images, autocast)
     c1 = logits.argmax(dim=1)
     continuous = torch.empty_like(factors)
-    for category in range(CATEGORIES):
+    for category in range(categories):
         rows = (c1 == category).nonzero().squeeze(1)
         ranks = factors[rows].argsort(dim=0, stable=True).argsort(dim=0)
         continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
-    return {"c1": c1.byte(), "continuous": continuous, "neighbours_agree": (c1 == c1[far]).float().mean()}
+    return c1, continuous, (c1 == c1[far]).float().mean()
 
 
 def predict(network: ClusterNet, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
-    """The network's logits (n, 10) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
+    """The network's logits (n, categories) and numbers (n, 2) of images (n, 28, 28) uint8, in eval mode."""
     with eval_mode(network), autocast:
         logits, factors = zip(*(network(to_float(chunk)) for chunk in images.split(500)), strict=True)
     return torch.cat(logits), torch.cat(factors)
@@ -285,5 +303,6 @@ def neighbour_information(network: ClusterNet, images: Tensor, neighbour: Tensor
 
     Unlike the share of pairs that agree, it is lower if fewer categories are used.
     """
-    pair = (predict(network, x, autocast)[0].argmax(dim=1) for x in (images[:5000], images[neighbour[:5000]]))
-    return mutual_information(*(F.one_hot(c1, CATEGORIES).float() for c1 in pair), balance=1.0).item()
+    pair = (predict(network, x, autocast)[0] for x in (images[:5000], images[neighbour[:5000]]))
+    hard = (F.one_hot(logits.argmax(dim=1), logits.shape[1]).float() for logits in pair)
+    return mutual_information(*hard, balance=1.0).item()
