@@ -43,6 +43,7 @@ from common.run.cli import Parser, parse, run_program
 from common.run.config import Settings
 from common.run.files import read_rows
 from common.train.device import choose_precision, keep_freed_memory, mixed_precision
+from common.train.guide import fit_pseudo_labels
 from common.train.random import stream
 
 CPU = torch.device("cpu")
@@ -190,7 +191,7 @@ def run_turn(seconds: float, make: Callable[..., Iterator], *arguments: object) 
 
 
 # What `infogan.main` calls, by stage; the classifier is part of the report, and counted apart from it.
-STAGES: dict[Callable, str] = {infogan.Run: "data", infogan.fit_guide: "guide", infogan.update: "updates"}
+STAGES: dict[Callable, str] = {infogan.Run: "data", fit_pseudo_labels: "guide", infogan.update: "updates"}
 STAGES |= dict.fromkeys((infogan.contingency_tables, infogan.measure), "evaluation")
 STAGES |= dict.fromkeys((infogan.save_reals, infogan.save_epoch), "pictures")
 STAGES |= {scorer.load_classifier: "classifier", infogan.report: "report"}
@@ -207,7 +208,7 @@ def run_infogan(flags: list[str]) -> tuple[float, dict[str, float]]:
         return result
 
     for function in STAGES:
-        module = scorer if function is scorer.load_classifier else infogan
+        module = infogan if hasattr(infogan, function.__name__) else sys.modules[function.__module__]
         setattr(module, function.__name__, partial(timed, function))
     keep_freed_memory()
     infogan.main(parse(infogan.Config, flags))

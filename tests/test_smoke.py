@@ -15,6 +15,7 @@ import studies.pictures
 from common import BadInput
 from common.run.files import read_rows
 from common.run.run import TIME_COLUMNS
+from common.train import guide
 from common.train.random import stream_seed
 from tests.conftest import Finished
 from tests.helpers import FLOAT32, OnMeta, make_quick, pictures, rows_without_time, run_script, tensors
@@ -50,8 +51,8 @@ def test_the_row_of_three_updates_is_the_stored_one(monkeypatch, tiny, out, name
     for picture in ("save_reals", "save_epoch"):
         monkeypatch.setattr(script, picture, lambda *_: None)
     monkeypatch.setattr(script, "report", lambda run, *_: run.rows[-1])
-    labels = {"c1": torch.arange(128).byte() % 10, "continuous": torch.linspace(-1, 1, 256).view(2, 128).T}
-    monkeypatch.setattr(infogan, "fit_pseudo_labels", lambda *_: {**labels, "neighbours_agree": torch.ones(())})
+    labels = torch.arange(128) % 10, torch.linspace(-1, 1, 256).view(2, 128).T, torch.ones(())
+    monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: labels)
     fields = {"dataset": "drawn", "epochs": 1, "batch_size": 43, "device": "cpu", "precision": "float32"}
     row = script.main(script.Config(**fields, out=out, data_dir=out / "data"))
     for column, value in STORED[name].items():
