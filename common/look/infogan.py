@@ -174,7 +174,7 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
     rows = rows_of(model, run.data)
     found = sheets(model, latent, [*rows.values()])
     widths = [sheet.shape[1] for sheet in found.values()]
-    with plots.new_figure(15 * sum(widths) / 28, 1 + 0.54 * len(rows), "".join(rows)) as figure:
+    with plots.new_figure(15 * sum(widths) / 28, 1.7 + 0.47 * len(rows), "".join(rows)) as figure:
         panels = figure.subplots(1, len(found), width_ratios=widths, squeeze=False)[0]
         for axes, (code, sheet) in zip(panels, found.items(), strict=True):
             step = 30  # pixels from one image to the next
@@ -274,13 +274,13 @@ def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str,
 
 def save_confusion(run: Run, model: nn.Module, table: np.ndarray) -> None:
     """confusion.png: the categories, in the order of the sheets, against the classes."""
-    rows = rows_of(model, run.data)
+    order, names = [*rows_of(model, run.data).values()], display_names(run.data.classes)
     plots.save_confusion(
         run.folder / "confusion.png",
-        table[[*rows.values()]],
+        table[order],
         f"{run.title}: c1 on the test images",
-        [f"category {category} (mostly {name})" for name, category in rows.items()],
-        display_names(run.data.classes),
+        [f"category {category} (mostly {names[model.digit_of_category[category]]})" for category in order],
+        names,
         ("what Q predicts", "class of the image, percent of the row"),
     )
 

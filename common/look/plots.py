@@ -141,7 +141,8 @@ def save_confusion(
     axis_labels: tuple[str, str],
 ) -> None:
     """Save a contingency table (rows, columns) of counts as percentages of each row. axis_labels: (y, x)."""
-    with new_figure(8.0, 6.0, "".join((title, *row_labels, *column_labels))) as figure:
+    width, height = max(8.0, 3 + 0.35 * len(column_labels)), max(6.0, 1.2 + 0.3 * len(row_labels))
+    with new_figure(width, height, "".join((title, *row_labels, *column_labels))) as figure:
         axes = figure.add_subplot()
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
