@@ -382,6 +382,14 @@ def test_sub_folders_are_classes_in_the_order_of_their_names_and_in_both_parts(t
     assert all(map(torch.equal, tensors(load_folder(folder)), tensors(data))), "the random state has an influence"
 
 
+@pytest.mark.parametrize("count", [100, 101])
+def test_up_to_a_hundred_sub_folders_are_classes(tmp_path, tiny, count):
+    names = tuple(f"{number:03d}" for number in range(count))
+    data = load_folder(save_images(tmp_path / "many", tiny.train_images, names))
+    assert data.classes == (names if count == 100 else ())
+    assert ("101 sub-folders; 2 to 100 are told apart" in data.note) == (count == 101)
+
+
 def test_the_note_says_in_one_line_what_was_loaded_and_folders_of_systems_are_passed_over(tmp_path, tiny):
     folder = save_images(tmp_path / "pictures", 255 - tiny.train_images, NAMES)
     save_images(folder / "@eaDir", tiny.test_images)

@@ -22,11 +22,12 @@ import autoencoder
 import gan_mlp
 import infogan
 from common import BadInput, RunFailed
+from common.data import load_dataset
 from common.run.cli import parse
 from common.run.config import ACTIONS, ROOT, Settings
 from common.run.files import read_rows, write_json
 from common.train.random import stream_seed
-from studies import accuracy_over_time, compare, figure_1, seeds, throughput, widths
+from studies import accuracy_over_time, compare, figure_1, letters, seeds, throughput, widths
 from tests.helpers import make_quick
 
 CLASSES = {module.Config.SCRIPT: module.Config for module in (autoencoder, gan_mlp, infogan)}
@@ -308,3 +309,19 @@ def test_the_textbook_stops_at_its_accuracy_or_its_time(monkeypatch, tiny):
     monkeypatch.setattr(throughput.datasets, "MNIST", lambda *_, **__: images)
     assert throughput.time_textbook(0.05, Path(), minutes=1)["epochs"] == 1
     assert throughput.time_textbook(1.01, Path(), minutes=0)["epochs"] == 0
+
+
+def test_letters_are_a_folder_of_26_classes(tmp_path):
+    letters.main([str(tmp_path / "letters"), "--images", "10"])
+    data = load_dataset(str(tmp_path / "letters"), tmp_path)
+    assert "".join(data.classes) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    assert len(data.train_images) + len(data.test_images) == 260
+    with pytest.raises(BadInput, match="exists already"):
+        letters.main([str(tmp_path / "letters")])
+
+
+def test_a_seed_is_finished_whatever_the_set_has_decided_in_place_of_a_default(tmp_path):
+    run = stored(tmp_path / "infogan" / "run-001", infogan.Config(categories=26, dataset="drawn"), epochs=3)
+    assert seeds.finished(tmp_path, infogan.Config()) == run
+    with pytest.raises(BadInput, match="categories 26, not 20"):
+        seeds.finished(tmp_path, infogan.Config(categories=20))
