@@ -291,8 +291,7 @@ class InfoGAN(nn.Module):
         for name, value in codes.items():
             latent.continuous[:, names.index(name)] = numbers(name, value, (n,))
         with eval_mode(self.ema):
-            parts = latent.joined(config.categories).split(EVAL_BATCH)
-            return torch.cat([self.ema(part.to(weight)) for part in parts])
+            return torch.cat([self.ema(part.to(weight)) for part in latent.joined(config.categories).split(EVAL_BATCH)])
 
     def encode(self, x: Tensor) -> Codes:
         """The codes that Q predicts for images (n, 1, 28, 28) in [0, 1]. Raises ValueError for other images."""
