@@ -13,10 +13,10 @@ real images without a label (common/train/guide.py) into ten categories, and mea
 Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
 Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, samples from a moving
-average of G; `--paper` takes all four back. Others stay: L_I also trains the layers that D and Q share, and c2 and c3
-weigh as much as c1 (both as in the authors' code); the noise is normal, theirs uniform. D ends in two logits and a
-softmax, which equals a sigmoid of their difference. Labels never reach training: they say which digit a category is,
-and how well c1 agrees with the digits.
+average of G; `--paper` takes all four back. Others stay: L_I also trains the layers that D and Q share, and Q's
+deviation is fixed (both as in the authors' code); the noise is normal, and G learns from D's images, not from new ones.
+D ends in two logits and a softmax, which equals a sigmoid of their difference. Labels never reach training: they say
+which digit a category is, and how well c1 agrees with the digits.
 """
 
 import copy
@@ -51,7 +51,7 @@ EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays th
 class Config(Settings):
     # latents and posterior
     categories: int = 0  # values of c1, 2 to 100, all as likely; 0: as many as the set has classes, 10 without labels
-    continuous: int = 2  # continuous codes c2, c3, …, each uniform on -1 to 1 [paper C.1]
+    continuous: int = 2  # continuous codes c2, c3, …, each uniform on -1 to 1 [paper 7.2]
     noise_size: int = 62  # numbers in z [paper C.1], standard normal (authors' code: uniform)
     learn_variance: bool = False  # Q predicts the variances of c2, c3, …, too; off: fixed to 1 [authors' code]
     # optimisation
@@ -62,7 +62,7 @@ class Config(Settings):
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [authors' code]
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
-    continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [authors' code]
+    continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
     average: float = 0.999  # decay of the moving average of G's weights that samples come from; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
