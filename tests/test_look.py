@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,6 +185,18 @@ def test_shares_stand_beside_those_of_the_training_set_with_the_range_of_several
     ends = [line[:, 1].tolist() for line in lines]
     assert ends == ([] if runs == 1 else [pytest.approx([0.25, 0.5]), pytest.approx([0.5, 0.75])])
     assert [label.get_text() for label in axes.get_xticklabels()] == list(LONG)
+
+
+def test_of_many_lines_the_highest_and_the_lowest_have_a_label_beside_the_axes():
+    with plots.new_figure(4, 3) as figure:
+        axes = figure.add_subplot(ylim=(0, 1))
+        plots.label_ends(axes, [(number / 1000, f"line {number}", "0.3") for number in range(26)])
+    shown = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert set(shown) == {f"line {number}" for number in (*range(7), *range(19, 26))}
+    heights = [shown[name] for name in sorted(shown, key=lambda name: int(name[5:]))]
+    assert heights[0] >= 0
+    assert heights[-1] <= 1
+    assert all(low + 0.06 < high for low, high in pairwise(heights))
 
 
 # Metrics ----------------------------------------------------------------------------------------------------------

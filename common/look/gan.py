@@ -83,7 +83,7 @@ def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
     low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
     spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
     label = f"{len(data.test_images):,} samples" + (f" of each of {len(shares)} runs" if spread else "")
-    with plots.new_figure(7, 3.6, title + "".join(classes)) as figure:
+    with plots.new_figure(max(7, 0.27 * len(classes)), 3.6, title + "".join(classes)) as figure:
         axes = figure.add_subplot()
         places = np.arange(len(middle))
         axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+MOST_LABELS = 14  # that fit beside axes
 
 
 @contextlib.contextmanager
@@ -101,15 +102,22 @@ def save_curves(
 
 
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write (height, label, colour) of lines to the right of the axes, without overlap. The limits of y are fixed."""
+    """Write (height, label, colour) of lines to the right of the axes, without overlap. The limits of y are fixed.
+
+    Of more than MOST_LABELS lines only the highest and the lowest have a label.
+    """
     axes.set_ylim(axes.get_ylim())
+    ends = sorted(ends, reverse=True)
+    if len(ends) > MOST_LABELS:
+        ends = [*ends[: MOST_LABELS // 2], *ends[-MOST_LABELS // 2 :]]
     heights = axes.transData.transform([(0, height) for height, _, _ in ends])
-    places = axes.transAxes.inverted().transform(heights)[:, 1]
-    free = math.inf  # below the last label
-    for place, (_, label, colour) in sorted(zip(places, ends, strict=True), reverse=True):
-        free = min(place, free - 0.065)
+    places = axes.transAxes.inverted().transform(heights)[:, 1].tolist()
+    for i in range(1, len(places)):
+        places[i] = min(places[i], places[i - 1] - 0.065)
+    up = max(0.0, -places[-1])  # no label below the axes
+    for place, (_, label, colour) in zip(places, ends, strict=True):
         style = {"color": colour, "va": "center", "fontsize": 8, "annotation_clip": False}
-        axes.annotate(label, (1, free), (5, 0), xycoords="axes fraction", textcoords="offset points", **style)
+        axes.annotate(label, (1, place + up), (5, 0), xycoords="axes fraction", textcoords="offset points", **style)
 
 
 def logarithmic_axis(axes: "Axes") -> None:
