@@ -6,6 +6,7 @@ Sub-folders are classes, or the training and the test part.
 import hashlib
 import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,13 +38,6 @@ class Found(NamedTuple):
     group: str | None
 
 
-class Loaded(NamedTuple):
-    """The pixels (28, 28) of a file, and the checksum of its name and content."""
-
-    pixels: np.ndarray
-    digest: str
-
-
 def load_folder(folder: Path, show: bool = False) -> Dataset:
     """The images of a folder, or of its sub-folders: one class each, in the order of their names.
 
@@ -53,13 +47,14 @@ def load_folder(folder: Path, show: bool = False) -> Dataset:
     whole set; if the borders of all images are bright on average, the set is taken for ink on paper and inverted. show:
     a bar.
 
-    Raises BadInput, naming the folder or the files, for fewer than 100 images, for images beside sub-folders with
-    images, for files that can't be loaded, and for a set without contrast.
+    Raises BadInput, naming the folder or the file, for fewer than 100 images, for images beside sub-folders with
+    images, for a file that can't be loaded, and for a set without contrast.
     """
     folder = folder.resolve()
     files, passed_over = _find(folder)
-    loaded = _load_all(files, show)
-    images, scale = _scaled(folder, [one.pixels for one in loaded])
+    bar = tqdm(files, desc="loading images", unit="images", disable=not show)
+    pixels, digests = zip(*(load_image(file.path) for file in bar), strict=True)
+    images, scale = _scaled(folder, pixels)
     bright = _border(images).mean(axis=1) > 127
     inverted = _border(images).mean() > 127
     images = torch.from_numpy(255 - images if inverted else images)
@@ -72,9 +67,11 @@ def load_folder(folder: Path, show: bool = False) -> Dataset:
     elif groups:
         kinds += f" ({len(groups)} sub-folders; 2 to {MOST_CLASSES} are told apart)"
     labels = torch.tensor([groups.index(file.group) if classes else 0 for file in files])
-    order = sorted(range(len(files)), key=lambda i: loaded[i].digest)  # as good as shuffled
-    train = [i for i in order if not _for_testing(files[i], loaded[i])]
-    test = [i for i in order if _for_testing(files[i], loaded[i])]
+    train, test = [], []
+    for i in sorted(range(len(files)), key=digests.__getitem__):  # as good as shuffled
+        part = files[i].part
+        testing = part != files[0].part if part else int(digests[i], 16) % TEST_EVERY == 0
+        (test if testing else train).append(i)
     if files[0].part:
         kinds += f", {len(train)} in {files[0].part.name} and {len(test)} in {files[-1].part.name}"
     return Dataset(
@@ -88,11 +85,6 @@ def load_folder(folder: Path, show: bool = False) -> Dataset:
         note=f"loaded {len(files)} images, {kinds}, {scale}{', inverted' if inverted else ''}{passed_over}",
         warnings=_warnings(bright, images[train], images[test]),
     )
-
-
-def _for_testing(file: Found, loaded: Loaded) -> bool:
-    """Whether an image is for testing: by the folder of its part, else by its checksum."""
-    return file.part.name.lower() != "train" if file.part else int(loaded.digest, 16) % TEST_EVERY == 0
 
 
 def _find(folder: Path) -> tuple[list[Found], str]:
@@ -148,20 +140,6 @@ def _images(folder: Path, others: Counter[str]) -> list[Path]:
     return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
-def _load_all(files: list[Found], show: bool) -> list[Loaded]:
-    """All files, or BadInput that names the first five that can't be loaded."""
-    loaded, broken = [], []
-    for file in tqdm(files, desc="loading images", unit="images", disable=not show):
-        try:
-            loaded.append(load_image(file.path))
-        except BadInput as error:
-            broken.append(str(error))
-    if broken:
-        more = f" (and {len(broken) - 5} more files)" if len(broken) > 5 else ""
-        raise BadInput("; ".join(broken[:5]) + more)
-    return loaded
-
-
 def _warnings(bright: np.ndarray, train_images: torch.Tensor, test_images: torch.Tensor) -> tuple[str, ...]:
     """What makes figures on a set doubtful. `bright` (n,) bool: which images have a bright border."""
     found = []
@@ -173,7 +151,7 @@ def _warnings(bright: np.ndarray, train_images: torch.Tensor, test_images: torch
     return tuple(found)
 
 
-def _scaled(folder: Path, images: list[np.ndarray]) -> tuple[np.ndarray, str]:
+def _scaled(folder: Path, images: Sequence[np.ndarray]) -> tuple[np.ndarray, str]:
     """Images (n, 28, 28) uint8, on one scale for all 8-bit files and one for all deeper ones, and what that scale is:
     from 0 to the smallest of WHITES that holds all values."""
     deep = np.array([image.dtype != np.uint8 for image in images])
@@ -192,8 +170,9 @@ def _scaled(folder: Path, images: list[np.ndarray]) -> tuple[np.ndarray, str]:
     return stack.round().clip(0, 255).astype(np.uint8), " and ".join(ranges)
 
 
-def load_image(file: Path) -> Loaded:
-    """One image file: turned as its EXIF orientation says, made grey, padded to a square, resized.
+def load_image(file: Path) -> tuple[np.ndarray, str]:
+    """One image file (28, 28), turned as its EXIF orientation says, made grey, padded to a square, resized; and the
+    checksum of its name and content.
 
     uint8 for a file of 8 bits, else float32 in the file's own values. The padding has the median grey of the border.
     Raises BadInput for a file that is no readable image.
@@ -213,7 +192,7 @@ def load_image(file: Path) -> Loaded:
         pixels = np.array(image)
         if not np.isfinite(pixels).all():
             raise ValueError("holds values that are no numbers")
-        return Loaded(pixels, digest)
+        return pixels, digest
     except Exception as error:  # a decoder may raise anything for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{file}: cannot be read as an image: {reason}") from None
