@@ -21,8 +21,8 @@ TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 BLOCKS = {page: re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()}
 LINK = r"\]\((?!http)([^)#]+)"  # to a file, from the page's own folder
 LINKS = {page: {(page.parent / link).resolve() for link in re.findall(LINK, text)} for page, text in TEXTS.items()}
-# The last three need MNIST's files, or whole studies of the default length; tests/test_studies.py runs them.
-NOT_RUN = ("-m pip", "-m pytest", "throughput.py", "accuracy_over_time.py", "figure_1.py")
+# The last four need MNIST's files, or whole studies of the default length; tests/test_studies.py runs them.
+NOT_RUN = ("-m pip", "-m pytest", "throughput.py", "accuracy_over_time.py", "figure_1.py", "letters")
 READERS = ("compare", "pictures")  # studies that train nothing
 # What Python imports in every process of the test, those that a study starts included.
 SMALL = """
