@@ -54,7 +54,7 @@ class Config(Settings):
     learning_rate_d: float = 8e-4  # Adam's for D [tuned: docs/gan.md]
     learning_rate_g: float = 2e-3  # Adam's for G [tuned: docs/gan.md]
     beta1: float = 0.0  # Adam's decay of the first moment: no momentum [tuned: docs/gan.md]
-    average: float = 0.9998  # decay of the moving average of G's weights that samples come from; 0: G itself
+    average: float = 0.1  # samples come from the mean of G's weights over about this share of the updates; 0: G itself
     seed: int = 0  # decides weights, order and noise
 
     SCRIPT = "gan_mlp"

@@ -64,7 +64,7 @@ class Config(Settings):
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
     continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
-    average: float = 0.999  # decay of the moving average of G's weights that samples come from; 0: G itself
+    average: float = 0.1  # samples come from the mean of G's weights over about this share of the updates; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
     paper: bool = False  # the paper's recipe: no guide, its learning rates throughout, no average, 12 epochs
 
@@ -369,7 +369,8 @@ def main(config: Config) -> dict:
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
         optimizers = make_optimizers(model)
         random, latent = run.stream("training"), model.sample_latent(10, run.stream("pictures"))
-        guide = PseudoLabels(run.n if config.guided else 0, config.categories, config.continuous, run.device)
+        images, test_images = (x if config.guided else x[:0] for x in (run.data.train_images, run.data.test_images))
+        guide = PseudoLabels(len(images), len(test_images), config.categories, config.continuous, run.device)
         run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guide)
 
         run.attempt(save_reals)
@@ -378,7 +379,7 @@ def main(config: Config) -> dict:
         if not guide.fitted:
             run.say("clustering the training images without labels …")
             updates, show = 10 if config.smoke else None, run.console.interactive
-            guide.fit(run.data.train_images, config.seed, run.precision, updates, show)
+            guide.fit(images, test_images, config.seed, run.precision, updates, show)
             run.save()  # the pseudo-labels are part of the checkpoint
             run.say(f"clustered: {guide.neighbours_agree.item():.1%} share a category with a similar image")
         failed, tables = None if config.smoke else guide.failure(), None

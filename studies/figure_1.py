@@ -48,9 +48,9 @@ def train(config: infogan.Config, images: Tensor) -> Points:
     config = config.for_classes(10)
     model = infogan.InfoGAN(config).to(device, memory_format=torch.channels_last)
     optimizers, random = infogan.make_optimizers(model), stream(config.seed, "training", device=device)
-    guide = PseudoLabels(len(images) if config.guided else 0, config.categories, config.continuous, device)
+    guide = PseudoLabels(len(images) if config.guided else 0, 0, config.categories, config.continuous, device)
     if config.guided:
-        guide.fit(images, config.seed, precision)
+        guide.fit(images, images[:0], config.seed, precision)
     orders = (epoch_order(len(images), config.seed, epoch + 1) for epoch in range(config.epochs))
     batches = [batch for order in orders for batch in order.to(device).tensor_split(batch_ends(config, len(images)))]
     autocast, points = mixed_precision(device, precision), []

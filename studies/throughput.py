@@ -47,6 +47,7 @@ from common.train.guide import fit_pseudo_labels
 from common.train.random import stream
 
 CPU = torch.device("cpu")
+DECAY = 0.999  # of the moving averages; it costs the same whatever it is
 SCRIPTS = {"infogan": infogan, "gan_mlp": gan_mlp, "autoencoder": autoencoder}
 Update = Callable[[Tensor], dict[str, Any]]  # takes images (n, 1, 28, 28) in [0, 1], returns losses
 
@@ -66,7 +67,7 @@ def make_parts(model: nn.Module) -> tuple[Any, ...]:
     g, d, config = model.generator, model.discriminator, model.config
     optimizer_d = torch.optim.Adam(d.parameters(), config.learning_rate_d, betas=(config.beta1, 0.999))
     optimizer_g = torch.optim.Adam(g.parameters(), config.learning_rate_g, betas=(config.beta1, 0.999))
-    average = AveragedModel(g, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+    average = AveragedModel(g, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
     return g, d, optimizer_d, optimizer_g, average
 
 
@@ -154,10 +155,10 @@ def script_side(config: Settings, precision: str) -> tuple[nn.Module, Update]:
     if config.SCRIPT == "gan_mlp":
         model = gan_mlp.GAN(config)
         optimizers = gan_mlp.make_optimizers(model)
-        return model, lambda x: gan_mlp.update(model, optimizers, x, random, autocast, config.average)
+        return model, lambda x: gan_mlp.update(model, optimizers, x, random, autocast, DECAY)
     model = infogan.InfoGAN(config).to(memory_format=torch.channels_last)
     optimizers = infogan.make_optimizers(model)
-    return model, lambda x: infogan.update(model, optimizers, x, None, random, autocast, config.average)
+    return model, lambda x: infogan.update(model, optimizers, x, None, random, autocast, DECAY)
 
 
 def script_loop(script: str, batch_size: int, data_dir: Path, precision: str) -> Iterator[dict[str, Tensor]]:

@@ -53,7 +53,7 @@ BY_NAME = {
     **{"noise_size": (0, 4097), "hidden": (0, 784), "hidden_bias": (-101, 101), "decay_from": (-0.1, 1.1)},
     **dict.fromkeys(("learning_rate", "learning_rate_sgd", "learning_rate_d", "learning_rate_g"), (-1, 2)),
     **dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (-1, 1001)),
-    **{"leak": (-0.1, 1.1), "beta1": (1,), "average": (1,), "device": ("tpu",), "optimizer": ("rmsprop",)},
+    **{"leak": (-0.1, 1.1), "beta1": (1,), "average": (-0.1, 1.1), "device": ("tpu",), "optimizer": ("rmsprop",)},
 }
 FIELDS = {field.name: (script, field) for script in CONFIGS for field in dataclasses.fields(CONFIGS[script])}
 
@@ -96,7 +96,7 @@ def test_a_config_as_users_edit_it_adds_limits_and_presets_to_those_inherited(tm
     assert (config.share, config.average, config.epochs, config.rates) == (0.25, 0.5, 6, (1.0, 2.5))
     plain = mine(epochs=np.int64(3), average=np.float32(0.5), rates=["1", 2])
     assert [*map(type, (plain.epochs, plain.average, *plain.rates, mine().average))] == [int, *[float] * 4]
-    for name, value in (("epochs", 8), ("rates", (4,)), ("average", 1), ("batch_size", 1)):
+    for name, value in (("epochs", 8), ("rates", (4,)), ("average", 2), ("batch_size", 1)):
         with pytest.raises(BadInput, match=f"^{flag(name)} must be at "):
             mine(**{name: value})
     assert (mine.make(quick=True).epochs, mine.make(quick=True, smoke=True).batch_size) == (1, 64)

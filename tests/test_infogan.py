@@ -209,7 +209,12 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_c
         monkeypatch.setattr(guide, "fit_pseudo_labels", None)
     report = infogan.main(config)
     columns = rows_without_time(folder)[0].keys()
-    assert ("guide_accuracy" in report) == ("guide_c1_nats" in columns) == config.guided
+    assert (
+        ("guide_accuracy" in report)
+        == ("guide_accuracy_on_training_images" in report)
+        == ("guide_c1_nats" in columns)
+        == config.guided
+    )
     codes = [f"c{number}" for number in range(1, 2 + config.continuous)]
     assert [name for name in columns if name.startswith("info")] == [f"info_{code}_nats" for code in codes]
     assert [name[:2] for name in report if name.endswith("slant_rank_correlation")] == codes[1:]
@@ -233,8 +238,8 @@ def test_learning_rates_fall_the_decay_rises_and_a_failed_guide_and_a_collapse_a
     monkeypatch.setattr(infogan, "update", update)
     infogan.main(tiny_config(out, decay_from=0.5, guide_weight=0.0))
     assert rates == [pytest.approx([8e-4 * factor, 1e-3 * factor]) for factor in (1, 1, 1, 0.51)]
-    assert (decays, capfd.readouterr().err) == ([ema_decay(0.999, n) for n in range(4)], "")
-    of_one_category = torch.zeros(128), torch.zeros(128, 2), torch.ones(())
+    assert (decays, capfd.readouterr().err) == ([ema_decay(0.1, n) for n in range(4)], "")
+    of_one_category = torch.zeros(128), torch.zeros(128, 2), torch.ones(()), torch.zeros(64)
     monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: of_one_category)
     infogan.main(tiny_config(out, epochs=4, batch_size=128))
     failed = "the guide failed: its smallest category has 0.0% of the images"
@@ -277,7 +282,7 @@ def test_a_minute_of_training_finds_the_digits_their_slant_and_their_thickness(o
     slant by 0.38 and c3 thickness by 0.32."""
     data = render_digits(train=2_400, test=1_000)
     make_quick(monkeypatch, data)
-    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "RESTARTS": 1}.items():
+    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "NETWORKS": 1}.items():
         monkeypatch.setattr(guide, name, value)
     model = infogan.load(infogan.main(tiny_config(out, seed=1)))
     codes = model.encode(to_float(data.test_images))

@@ -340,6 +340,10 @@ def test_real_images_score_as_such_and_a_single_class_does_not(trained):
     assert [real[f"share_{label}"] for label in range(10)] == pytest.approx((predicted.bincount() / 128).tolist())
     assert (one["share_3"], one["class_total_variation"]) == (1, pytest.approx(1 - judge.train_shares[3].item()))
     assert (real["drawn_as_meant"], "drawn_as_meant" in one) == (1, False)
+    ones = trained.data.test_labels == 1
+    same = torch.where(ones[:, None, None, None], x[ones][:1], x)
+    assert judge(x, trained.data.test_labels)["spread_over_test"] == pytest.approx(1)
+    assert judge(same, trained.data.test_labels)["spread_over_test"] < 0.99
 
 
 @pytest.mark.parametrize("classes", ["abc", "abcdefghijklmnopqrstuvwxyz"], ids=len)
@@ -355,11 +359,12 @@ def test_there_is_a_share_for_each_class_however_many(trained, monkeypatch, tmp_
 
 
 def test_the_summary_is_that_of_the_scores(trained):
-    scores = row() | {"share_3": 0.05, "share_8": 0.15, "drawn_as_meant": 0.4}
+    scores = row() | {"share_3": 0.05, "share_8": 0.15, "drawn_as_meant": 0.4, "spread_over_test": 0.9}
     scores |= {"frechet": 10.0, "frechet_over_floor": 2.5, "class_total_variation": 0.2, "loss_d": 1.0}
     found = trained.scorer.summary(scores)
     assert found == {
-        **{name: scores[name] for name in ("drawn_as_meant", "frechet", "frechet_over_floor", "class_total_variation")},
+        **{name: scores[name] for name in ("drawn_as_meant", "spread_over_test", "frechet", "frechet_over_floor")},
+        "class_total_variation": 0.2,
         **{"share_smallest": 0.05, "share_largest": 0.15},
         **{"frechet_floor": trained.scorer.floor, "classifier_accuracy": trained.scorer.accuracy},
     }

@@ -51,7 +51,7 @@ def test_the_row_of_three_updates_is_the_stored_one(monkeypatch, tiny, out, name
     for picture in ("save_reals", "save_epoch"):
         monkeypatch.setattr(script, picture, lambda *_: None)
     monkeypatch.setattr(script, "report", lambda run, *_: run.rows[-1])
-    labels = torch.arange(128) % 10, torch.linspace(-1, 1, 256).view(2, 128).T, torch.ones(())
+    labels = torch.arange(128) % 10, torch.linspace(-1, 1, 256).view(2, 128).T, torch.ones(()), torch.zeros(64)
     monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: labels)
     fields = {"dataset": "drawn", "epochs": 1, "batch_size": 43, "device": "cpu", "precision": "float32"}
     row = script.main(script.Config(**fields, out=out, data_dir=out / "data"))

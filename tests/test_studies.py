@@ -82,7 +82,7 @@ def test_seeds_are_numbers_and_ranges_and_nothing_else():
 def test_a_study_is_named_after_its_presets_and_the_fields_that_differ():
     for call, name in {
         "infogan --seed 5 --device cpu --quiet --out x --data-dir y": "default",
-        "infogan --paper --epochs 3 --average 0.999": "paper,epochs=3,average=0.999",  # the default without --paper
+        "infogan --paper --epochs 3 --average 0.1": "paper,epochs=3,average=0.1",  # the default without --paper
         "gan_mlp --smoke --widths-g 32 64 --dataset a/b": "smoke,widths_g=32-64,dataset=a_b",
     }.items():
         script, *flags = call.split()

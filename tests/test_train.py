@@ -159,7 +159,7 @@ def test_learning_rates_fall_linearly_and_are_multiples_of_the_first_and_adam_st
 
 
 def test_the_average_takes_in_weights_and_statistics_alike_by_a_decay_that_warms_up():
-    known = {(0.999, 0): 0.1, (0.999, 8): 0.5, (0.9, 70): 71 / 80, (0.9, 999): 0.9, (0.0, 8): 0}
+    known = {(0.1, 9): 0.5, (0.1, 89): 0.9, (0.1, 989): 0.99, (1, 0): 0.5, (0, 8): 0}
     assert {given: optim.ema_decay(*given) for given in known} == pytest.approx(known)
     network = every_layer()
     average = copy.deepcopy(network)
@@ -332,11 +332,14 @@ def test_a_training_step_waits_for_no_value_and_leaves_nothing_on_the_cpu(monkey
 def test_the_seed_alone_decides_the_pseudo_labels_even_of_fewer_images_than_categories(digits, precision):
     torch.manual_seed(12)
     before = torch.get_rng_state()
-    one, same, other = (guide.fit_pseudo_labels(digits[:7], 12, seed, precision, updates=6) for seed in (1, 1, 2))
+    one, same, other = (
+        guide.fit_pseudo_labels(digits[:7], digits[:9], 12, seed, precision, updates=6) for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(map(torch.equal, one, same))
     assert not torch.equal(one[1], other[1])
-    c1, continuous, _ = one
+    c1, continuous, _, test_c1 = one
+    assert torch.equal(test_c1[:7], c1)
     assert (c1.shape, c1.dtype, c1.max() <= 11) == ((7,), torch.int64, True)
     assert (continuous.shape, continuous.dtype, continuous.abs().max() < 1) == ((7, 2), torch.float32, True)
 
@@ -345,21 +348,22 @@ def test_the_seed_alone_decides_the_pseudo_labels_even_of_fewer_images_than_cate
 def test_pure_categories_share_the_more_information_the_more_there_are(monkeypatch, kinds):
     category, number = torch.arange(1000) % kinds, torch.arange(1000)
     monkeypatch.setattr(guide, "predict", lambda network, images, _: (F.one_hot(category[images], 10),))
-    found = guide.neighbour_information(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
-    assert found == pytest.approx(math.log(kinds), abs=0.05)
+    information, smallest = guide.judge(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
+    assert information == pytest.approx(math.log(kinds), abs=0.05)
+    assert smallest == pytest.approx(kinds == 10)
 
 
 def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_labels(monkeypatch, digits):
-    asked, information = [], iter([0.2, 0.9, 0.5])
+    asked, judged = [], iter([(0.2, 0.3), (0.9, 0.3), (0.5, 0.3)])
     number = torch.arange(100)
     values = torch.stack((number * 37 % 101, number * 59 % 101), dim=1)
     far = torch.where(number < 70, (number + 10) % 100, (number + 1) % 100)  # 70 of them in the same category
     out = F.one_hot(number % 10), values.float()
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.stack((number, number, number, number, far), dim=1))
-    monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: asked.append(network) or next(information))
+    monkeypatch.setattr(guide, "judge", lambda network, *_: asked.append(network) or next(judged))
     monkeypatch.setattr(guide, "predict", lambda network, *_: asked.append(network) or out)
-    c1, continuous, agree = guide.fit_pseudo_labels(digits[:100], 10, seed=0, updates=3)
-    assert (len(asked), asked[3] is asked[1]) == (4, True)
+    c1, continuous, agree, _ = guide.fit_pseudo_labels(digits[:100], digits[:0], 10, seed=0, updates=3)
+    assert (len(asked), asked[3] is asked[4] is asked[1]) == (5, True)
     assert torch.equal(c1, number % 10)
     assert agree.item() == pytest.approx(0.7)
     below = (values < values[:, None]) & (c1 == c1[:, None])[:, :, None]
@@ -367,16 +371,17 @@ def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_la
 
 
 @pytest.mark.parametrize(("n", "updates"), [(100, 300), (1100, 500), (3000, 1000)])
-def test_three_networks_start_with_weights_of_their_own_and_one_goes_on(monkeypatch, n, updates):
-    steps, started, first = [], [], round(0.4 * updates)
+@pytest.mark.parametrize(("smallest", "networks"), [([0.3] * 3, 3), ([0.3, 0.34], 2), ([0.34], 1)])
+def test_another_network_starts_with_weights_of_its_own_if_kinds_merged(monkeypatch, n, updates, smallest, networks):
+    steps, started, first, judged = [], [], round(0.4 * updates), iter(smallest * 2)
     monkeypatch.setattr(guide, "train_step", lambda *given: steps.append(given[4] * updates))
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.zeros(n, 5).long())
-    monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: started.append(network) or 0.0)
+    monkeypatch.setattr(guide, "judge", lambda network, *_: started.append(network) or (0.0, next(judged)))
     monkeypatch.setattr(guide, "predict", lambda *_: (torch.zeros(n, 10), torch.zeros(n, 2)))
     for seed in (0, 1):
-        guide.fit_pseudo_labels(torch.zeros(n, 28, 28).byte(), 10, seed)
-    assert steps == pytest.approx(([*range(first)] * 3 + [*range(first, updates)]) * 2)
-    assert len({network.category.weight.sum().item() for network in started}) == 6
+        guide.fit_pseudo_labels(torch.zeros(n, 28, 28).byte(), torch.zeros(0), 10, seed)
+    assert steps == pytest.approx(([*range(first)] * networks + [*range(first, updates)]) * 2)
+    assert len({network.category.weight.sum().item() for network in started}) == 2 * networks
 
 
 FAILED = [(20, 0.81, None), (100, 0.79, "79% of neighbours"), (19, 0.95, "smallest category has 1.9% of")]
@@ -388,12 +393,12 @@ def test_pseudo_labels_are_looked_up_by_the_index_of_the_image_and_show_a_failur
 ):
     c1, values = torch.arange(1000).remainder(10), torch.rand(1000, 2)
     c1[(c1 == 3).nonzero()[smallest:]] = 4
-    monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: (c1, values, torch.tensor(agree)))
+    monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: (c1, values, torch.tensor(agree), c1[:5]))
     batch = torch.tensor([17, 3, 3])
     for codes in range(4):
-        labels = guide.PseudoLabels(1000, 10, codes, CPU)
+        labels = guide.PseudoLabels(1000, 5, 10, codes, CPU)
         assert not labels.fitted
-        labels.fit(torch.zeros(1000, 28, 28), seed=0)
+        labels.fit(torch.zeros(1000, 28, 28), torch.zeros(5, 28, 28), seed=0)
         found, continuous = labels.lookup(batch)
         assert (labels.fitted, found.dtype, found.tolist()) == (True, torch.int64, [7, 3, 3])
         assert torch.equal(
@@ -401,12 +406,12 @@ def test_pseudo_labels_are_looked_up_by_the_index_of_the_image_and_show_a_failur
         )  # slant, then thickness, as far as they are asked
     failure = labels.failure()
     assert failure is None if expected is None else expected in failure
-    none = guide.PseudoLabels(0, 10, 2, CPU)  # without a guide
+    none = guide.PseudoLabels(0, 0, 10, 2, CPU)  # without a guide
     assert (none.fitted, none.lookup(batch), none.failure()) == (True, None, None)
 
 
 def test_what_shows_a_failure_depends_on_the_number_of_categories():
-    labels = guide.PseudoLabels(1000, 20, 2, CPU)
+    labels = guide.PseudoLabels(1000, 0, 20, 2, CPU)
     labels.c1.copy_(torch.arange(1000) % 20)
     labels.c1[labels.c1 == 3] = 4
     labels.c1[:11] = 3  # of 50

@@ -240,8 +240,11 @@ def report(
         samples = model.generate(len(noise), category=category, continuous=continuous, noise=noise)
         scores, train_shares = scorer(samples, meant=model.digit_of_category[category].cpu()), scorer.train_shares
         if config.guided:
-            table = metrics.contingency(guide.c1.long(), data.train_labels, config.categories, len(data.classes))
-            found["guide_accuracy"] = metrics.accuracy(table, metrics.match(table))
+            size = config.categories, len(data.classes)
+            table = metrics.contingency(guide.c1.long(), data.train_labels, *size)
+            test_table = metrics.contingency(guide.test_c1.long(), data.test_labels, *size)
+            found["guide_accuracy"] = metrics.accuracy(test_table, metrics.match(table))
+            found["guide_accuracy_on_training_images"] = metrics.accuracy(table, metrics.match(table))
     run.attempt(save_codes, model, latent, factors)
     run.attempt(figures.save_animation, "_c1")
     run.attempt(save_explorer, model, factors, agreement.get("accuracy"))
@@ -294,6 +297,8 @@ def scorecard(report: Mapping[str, Any]) -> dict[str, str]:
         lines["c1 right"] += f", at most {report['accuracy_at_most']:.1%}: no category for {without}"
     if "drawn_as_meant" in report:
         lines["drawn as meant"] = f"{report['drawn_as_meant']:.1%} of the samples are the class of their c1"
+        if (spread := report["spread_over_test"]) is not None:
+            lines["spread"] = f"{spread:.2f} of that of real images of a class"
     for name in report:
         if name.endswith("_slant_rank_correlation"):
             code = name.partition("_")[0]

@@ -70,6 +70,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float((mean_term + covariance_a.trace() + covariance_b.trace() - 2 * root_trace).clamp_min(0))
 
 
+def spread_within_classes(features: Tensor, labels: Tensor) -> float:
+    """The mean squared distance of features (n, f) to the mean of their class, averaged over the classes in labels
+    (n,)."""
+    groups = [features[labels == label] for label in labels.unique()]
+    return sum(float(group.var(dim=0, correction=0).sum()) for group in groups) / len(groups)
+
+
 def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
     """Mean squared error per pixel of `test` under PCA of this rank fitted on `train`, images (n, 28, 28) uint8.
 

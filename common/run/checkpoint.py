@@ -16,7 +16,7 @@ from common.run.config import Settings, read_config, run_folder
 from common.run.files import atomic_write
 from common.train.device import default_torch_modes
 
-FORMAT = 4  # of checkpoint.pt
+FORMAT = 5  # of checkpoint.pt
 
 Content = dict[str, Any]
 

@@ -43,7 +43,7 @@ class Settings:
         "seed": (0, 2**32 - 1),
         "noise_size": (1, 4096),
         "beta1": (0, 0.9999),
-        "average": (0, 0.99999),
+        "average": (0, 1),
         **dict.fromkeys(("learning_rate", "learning_rate_d", "learning_rate_g", "decay_from"), (0, 1)),
     }
     PRESETS: ClassVar = {"smoke": {"epochs": 2, "batch_size": 64, "dataset": "drawn"}}

@@ -23,8 +23,9 @@ UNLABELLED = 255  # a category that stands for none
 
 # [tuned: docs/infogan.md]
 SCALES = (5, 5, 20, 60, 200)  # neighbour i is the nearest within a random 1/SCALES[i] of the set; the last is far
-RESTARTS = 3  # networks that start; the one with the best `neighbour_information` at the last scale continues
-SELECT_AT = 0.4  # share of the updates after which one is selected
+SELECT_AT = 0.4  # share of the updates after which a network is judged, while its categories are still held equal
+MERGED_BELOW = 1 / 3  # smallest category, over its fair share, that then shows kinds that merged: another one starts
+NETWORKS = 3  # at most; of several the one with the best information between far neighbours continues
 BALANCE = 3.0  # weight of the categories' entropy until then; it falls to 1 at 70 % of the updates
 
 # Chosen in early trials that are not kept.
@@ -45,21 +46,30 @@ class PseudoLabels(nn.Module):
     """Pseudo-labels of n images, as buffers: c1 (n,) uint8; continuous (n, 0 to 2) float32 in (-1, 1) for slant and
     thickness, as far as there are such codes, ranks within the category, so uniform and independent of it like
     InfoGAN's prior; and the share `neighbours_agree` () of images that are in one category with their far neighbour.
-    With n = 0 there is no guide."""
+    For the report also the categories `test_c1` (n_test,) uint8 of test images. With n = 0 there is no guide."""
 
-    def __init__(self, n: int, categories: int, continuous: int, device: torch.device):
+    def __init__(self, n: int, n_test: int, categories: int, continuous: int, device: torch.device):
         super().__init__()
         self.categories = categories
-        self.register_buffer("c1", torch.full((n,), UNLABELLED, dtype=torch.uint8, device=device))
+        for name, size in (("c1", n), ("test_c1", n_test)):
+            self.register_buffer(name, torch.full((size,), UNLABELLED, dtype=torch.uint8, device=device))
         self.register_buffer("continuous", torch.zeros(n, min(2, continuous), device=device))
         self.register_buffer("neighbours_agree", torch.zeros((), device=device))
 
     def fit(
-        self, images: Tensor, seed: int, precision: str = "float32", updates: int | None = None, show: bool = False
+        self,
+        images: Tensor,
+        test_images: Tensor,
+        seed: int,
+        precision: str = "float32",
+        updates: int | None = None,
+        show: bool = False,
     ) -> None:
         """Find the pseudo-labels of images (n, 28, 28) uint8, see `fit_pseudo_labels`."""
-        c1, factors, agree = fit_pseudo_labels(images, self.categories, seed, precision, updates, show)
+        found = fit_pseudo_labels(images, test_images, self.categories, seed, precision, updates, show)
+        c1, factors, agree, test_c1 = found
         self.c1.copy_(c1)
+        self.test_c1.copy_(test_c1)
         self.continuous.copy_(factors[:, : self.continuous.shape[1]])
         self.neighbours_agree.copy_(agree)
 
@@ -247,13 +257,15 @@ def train_step(
 
 def fit_pseudo_labels(
     images: Tensor,
+    test_images: Tensor,
     categories: int,
     seed: int,
     precision: str = "float32",
     updates: int | None = None,
     show: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """c1 (n,), slant and thickness (n, 2) and neighbours_agree () of `PseudoLabels` for images (n, 28, 28) uint8.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """c1 (n,), slant and thickness (n, 2), neighbours_agree () and test_c1 (n_test,) of `PseudoLabels` for images and
+    test images (n, 28, 28) uint8. Nothing is learnt from the test images.
 
     Same seed, device and precision: same labels.
 
@@ -265,10 +277,10 @@ def fit_pseudo_labels(
     select_at = round(SELECT_AT * updates)
     autocast = mixed_precision(device, precision)
     random = stream(seed, "guide", device=device)
-    with tqdm(total=updates + (RESTARTS - 1) * select_at, desc="clustering the images", disable=not show) as bar:
+    with tqdm(total=updates, desc="clustering the images", disable=not show) as bar:
         pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
         far, candidates = pairs[:, -1], []
-        for number in range(RESTARTS):
+        for number in range(NETWORKS):
             with torch.random.fork_rng(devices=[]):  # the caller's random state on the CPU stays
                 torch.manual_seed(stream_seed(seed, "guide weights", number))
                 network = ClusterNet(categories).to(device, memory_format=torch.channels_last)
@@ -276,8 +288,12 @@ def fit_pseudo_labels(
             for update in range(select_at):
                 train_step(network, optimizer, images, pairs, update / updates, random, autocast)
                 bar.update()
-            candidates.append((neighbour_information(network, images, far, autocast), number, network, optimizer))
-        *_, network, optimizer = max(candidates)  # `number` breaks ties
+            information, smallest = judge(network, images, far, autocast)
+            candidates.append((information, number, network, optimizer))  # `number` breaks ties
+            if smallest >= MERGED_BELOW:
+                break
+            bar.total += select_at
+        *_, network, optimizer = max(candidates)
         for update in range(select_at, updates):
             train_step(network, optimizer, images, pairs, update / updates, random, autocast)
             bar.update()
@@ -288,7 +304,8 @@ def fit_pseudo_labels(
         rows = (c1 == category).nonzero().squeeze(1)
         ranks = factors[rows].argsort(dim=0, stable=True).argsort(dim=0)
         continuous[rows] = (ranks + 0.5) / max(1, len(rows)) * 2 - 1
-    return c1, continuous, (c1 == c1[far]).float().mean()
+    test_c1 = predict(network, test_images, autocast)[0].argmax(dim=1)
+    return c1, continuous, (c1 == c1[far]).float().mean(), test_c1
 
 
 def predict(network: ClusterNet, images: Tensor, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
@@ -298,11 +315,12 @@ def predict(network: ClusterNet, images: Tensor, autocast: torch.autocast) -> tu
     return torch.cat(logits), torch.cat(factors)
 
 
-def neighbour_information(network: ClusterNet, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:
-    """The mutual information in nats between the categories of the first 5,000 images and of their neighbours (n,).
+def judge(network: ClusterNet, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> tuple[float, float]:
+    """The mutual information in nats between the categories of the first 5,000 images and of their neighbours (n,), and
+    the smallest category's size over its fair share.
 
-    Unlike the share of pairs that agree, it is lower if fewer categories are used.
+    Unlike the share of pairs that agree, the information is lower if fewer categories are used.
     """
     pair = (predict(network, x, autocast)[0] for x in (images[:5000], images[neighbour[:5000]]))
-    hard = (F.one_hot(logits.argmax(dim=1), logits.shape[1]).float() for logits in pair)
-    return mutual_information(*hard, balance=1.0).item()
+    one, other = (F.one_hot(logits.argmax(dim=1), logits.shape[1]).float() for logits in pair)
+    return mutual_information(one, other, balance=1.0).item(), one.mean(dim=0).min().item() * one.shape[1]

@@ -29,12 +29,13 @@ def optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def ema_decay(decay: float, updates: int) -> float:
-    """The decay of the moving average after n updates: min(decay, (1 + n) / (10 + n)), the usual warm-up.
+def ema_decay(share: float, updates: int) -> float:
+    """The decay of a moving average after n updates, 1 - 1 / (1 + share (n + 1)), which rises with n.
 
-    So the average never holds the untrained weights for long.
+    So the average spans about this share of the updates so far, however many they are, and soon forgets the untrained
+    weights. A constant decay would have to be chosen anew for each length (Karras et al. 2023, arXiv:2312.02696).
     """
-    return min(decay, (1 + updates) / (10 + updates))
+    return 1 - 1 / (1 + share * (updates + 1))
 
 
 @torch.no_grad()
