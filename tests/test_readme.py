@@ -56,7 +56,8 @@ def calls() -> list[list[str]]:
             trains = not ({f"studies/{name}.py" for name in READERS} | {"--resume"}) & set(words)
             if not any(name in part for name in NOT_RUN):
                 found.append([*words, *(["--epochs", "1"] if trains else [])])
-    return found + [["-c", text] for language, text in blocks if language == "python"]
+    once = [list(call) for call in dict.fromkeys(map(tuple, found))]  # pages repeat commands
+    return once + [["-c", text] for language, text in blocks if language == "python"]
 
 
 def not_cloned(folder: str, names: list[str]) -> set[str]:
