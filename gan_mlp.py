@@ -47,13 +47,13 @@ class Config(Settings):
     widths_d: tuple[int, ...] = (512, 256, 128)  # hidden layers of D, from the image on [our choice]
     leak: float = 0.2  # slope of D's leaky ReLU below 0 [DCGAN]
     batchnorm_g: bool = True  # BatchNorm in the hidden layers of G [DCGAN]
-    shift: int = 1  # D sees every image shifted by up to so many pixels [tuned: docs/gan.md]
+    shift: int = 1  # D sees every image shifted by up to so many pixels [tuned: docs/notes.md]
     # optimisation
-    epochs: int = 40  # passes over the training images; more if fewer than 20,000 [tuned: docs/gan.md]
+    epochs: int = 40  # passes over the training images; more if fewer than 20,000 [tuned: docs/notes.md]
     batch_size: int = 128  # images per update [DCGAN]
-    learning_rate_d: float = 8e-4  # Adam's for D [tuned: docs/gan.md]
-    learning_rate_g: float = 2e-3  # Adam's for G [tuned: docs/gan.md]
-    beta1: float = 0.0  # Adam's decay of the first moment: no momentum [tuned: docs/gan.md]
+    learning_rate_d: float = 8e-4  # Adam's for D [tuned: docs/notes.md]
+    learning_rate_g: float = 2e-3  # Adam's for G [tuned: docs/notes.md]
+    beta1: float = 0.0  # Adam's decay of the first moment: no momentum [tuned: docs/notes.md]
     average: float = 0.1  # samples come from the mean of G's weights over about this share of the updates; 0: G itself
     seed: int = 0  # decides weights, order and noise
 

@@ -55,9 +55,9 @@ class Config(Settings):
     noise_size: int = 62  # numbers in z [paper C.1], standard normal (authors' code: uniform)
     learn_variance: bool = False  # Q predicts the variances of c2, c3, …, too; off: fixed to 1 [authors' code]
     # optimisation
-    epochs: int = 3  # passes over the training images; more if fewer than 20,000 [tuned: docs/infogan.md]
+    epochs: int = 3  # passes over the training images; more if fewer than 20,000 [tuned: docs/notes.md]
     batch_size: int = 128  # images per update [authors' code]
-    learning_rate_d: float = 8e-4  # Adam's for D and Q; the paper's is 2e-4 [tuned: docs/infogan.md]
+    learning_rate_d: float = 8e-4  # Adam's for D and Q; the paper's is 2e-4 [tuned: docs/notes.md]
     learning_rate_g: float = 1e-3  # Adam's for G [paper C.1]
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [authors' code]

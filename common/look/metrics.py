@@ -91,7 +91,9 @@ def pca_mse(train: Tensor, test: Tensor, rank: int) -> float:
 
 
 def thickness(images: Tensor) -> Tensor:
-    """The mean stroke width (n,) in pixels of images (n, 1, 28, 28) in [0, 1]: twice the area over the outline.
+    """The stroke thickness (n,) of images (n, 1, 28, 28) in [0, 1]: twice the area over the outline.
+
+    It grows with the width but is no length: bars 1 to 5 pixels wide and 20 long have 1.0, 1.8, 2.6, 3.4 and 4.0.
 
     A stroke of length l and width w has area l w and an outline of about 2 l, so that a large digit has more ink but
     no thicker stroke. The outline is the total variation of the image, which needs no threshold: a pale stroke has

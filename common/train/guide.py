@@ -21,7 +21,7 @@ from common.train.random import stream, stream_seed
 
 UNLABELLED = 255  # a category that stands for none
 
-# [tuned: docs/infogan.md]
+# [tuned: docs/notes.md]
 SCALES = (5, 5, 20, 60, 200)  # neighbour i is the nearest within a random 1/SCALES[i] of the set; the last is far
 SELECT_AT = 0.4  # share of the updates after which a network is judged, while its categories are still held equal
 MERGED_BELOW = 1 / 3  # smallest category, over its fair share, that then shows kinds that merged: another one starts
