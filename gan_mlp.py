@@ -34,7 +34,7 @@ from common.run.run import Run
 from common.train import init
 from common.train.device import default_torch_modes, eval_mode, frozen
 from common.train.optim import adam, ema_decay, optimizer_step, update_ema
-from common.train.random import stream_seed
+from common.train.random import sample, stream_seed
 
 PIXELS = 28 * 28
 
@@ -131,8 +131,7 @@ class GAN(nn.Module):
 
     def sample_latent(self, n: int, random: torch.Generator) -> Tensor:
         """n latents (n, noise_size) from the prior, on the device of the random generator."""
-        size = n, self.config.noise_size
-        return torch.randn(size, generator=random, device=random.device, dtype=torch.float32)
+        return sample("normal", n, self.config.noise_size, random)
 
     def generate(self, n: int = 1, noise: Tensor | None = None, seed: int | None = None) -> Tensor:
         """Generated images (n, 1, 28, 28) float32 in [0, 1].

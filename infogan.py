@@ -13,8 +13,8 @@ real images without a label (common/train/guide.py) into ten categories, and mea
 Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
 Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, samples from a moving
-average of G; `--paper` takes all four back. Others stay: L_I also trains the layers that D and Q share, and Q's
-deviation is fixed (both as in the authors' code); the noise is normal, and G learns from D's images, not from new ones.
+average of G, normal noise; `--paper` takes all five back. Others stay: L_I also trains the layers that D and Q share,
+and Q's deviation is fixed (both as in the authors' code); G learns from D's images, not from new ones.
 D ends in two logits and a softmax, which equals a sigmoid of their difference. Labels never reach training: they say
 which digit a category is, and how well c1 agrees with the digits.
 """
@@ -23,7 +23,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ from common.train import init
 from common.train.device import default_torch_modes, eval_mode, frozen
 from common.train.guide import PseudoLabels
 from common.train.optim import adam, ema_decay, linear_decay, optimizer_step, scale_learning_rates, update_ema
-from common.train.random import stream_seed
+from common.train.random import sample, stream_seed
 
 EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays that of training
 
@@ -52,7 +52,8 @@ class Config(Settings):
     # latents and posterior
     categories: int = 0  # values of c1, 2 to 100, all as likely; 0: as many as the set has classes, 10 without labels
     continuous: int = 2  # continuous codes c2, c3, …, each uniform on -1 to 1 [paper 7.2]
-    noise_size: int = 62  # numbers in z [paper C.1], standard normal (authors' code: uniform)
+    noise_size: int = 62  # numbers in z [paper C.1]
+    noise: Literal["normal", "uniform"] = "normal"  # their distribution: standard normal, or uniform on -1 to 1
     learn_variance: bool = False  # Q predicts the variances of c2, c3, …, too; off: fixed to 1 [authors' code]
     # optimisation
     epochs: int = 3  # passes over the training images; more if fewer than 20,000 [tuned: docs/notes.md]
@@ -70,6 +71,7 @@ class Config(Settings):
 
     SCRIPT = "infogan"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
+    PRESETS["paper"]["noise"] = "uniform"  # [authors' code]
     LIMITS = {"categories": (2, 100, 0), "continuous": (0, 8)}
     LIMITS |= dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
 
@@ -206,7 +208,7 @@ class Discriminator(nn.Module):
 
 
 class Latent(NamedTuple):
-    """G's input in parts: noise (n, noise_size), standard normal; category (n,) in 0 … k-1; continuous (n, m) in
+    """G's input in parts: noise (n, noise_size), normal or uniform; category (n,) in 0 … k-1; continuous (n, m) in
     (-1, 1) for c2, c3, …."""
 
     noise: Tensor
@@ -245,10 +247,9 @@ class InfoGAN(nn.Module):
 
     def sample_latent(self, n: int, random: torch.Generator) -> Latent:
         """n latents from the prior, on the device of the random generator."""
-        config, how = self.config, {"generator": random, "device": random.device}
-        noise = torch.randn(n, config.noise_size, dtype=torch.float32, **how)
-        category = torch.randint(config.categories, (n,), **how)
-        return Latent(noise, category, torch.rand(n, config.continuous, dtype=torch.float32, **how) * 2 - 1)
+        noise = sample(self.config.noise, n, self.config.noise_size, random)
+        category = torch.randint(self.config.categories, (n,), generator=random, device=random.device)
+        return Latent(noise, category, sample("uniform", n, self.config.continuous, random))
 
     def generate(
         self,
@@ -369,8 +370,9 @@ def main(config: Config) -> dict:
         model = InfoGAN(config).to(run.device, memory_format=torch.channels_last)
         optimizers = make_optimizers(model)
         random, latent = run.stream("training"), model.sample_latent(10, run.stream("pictures"))
-        images, test_images = (x if config.guided else x[:0] for x in (run.data.train_images, run.data.test_images))
-        guide = PseudoLabels(len(images), len(test_images), config.categories, config.continuous, run.device)
+        images, test_images = run.data.train_images, run.data.test_images
+        n = run.n if config.guided else 0
+        guide = PseudoLabels(n, len(test_images), config.categories, config.continuous, run.device)
         run.restore(model=model, optimizer_d=optimizers[0], optimizer_g=optimizers[1], random=random, guide=guide)
 
         run.attempt(save_reals)
@@ -386,7 +388,7 @@ def main(config: Config) -> dict:
         for _ in run.remaining_epochs():
             for batch in run.batches():
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
-                real = to_float(run.data.train_images.index_select(0, batch))
+                real = to_float(images.index_select(0, batch))
                 decay = ema_decay(config.average, run.updates)
                 run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
             tables = contingency_tables(model, run.data)

@@ -117,7 +117,8 @@ def save_networks(model: infogan.InfoGAN, path: Path) -> None:
     g_layers, trunk = layers(model.generator, model.generator, latent), layers(d, d.features, image)
     *body, c1, factors = layers(cluster_net, cluster_net, image)
     heads = f"{c1}\n{factors}".replace("linear\n", "linear ")
-    codes = f"z: {model.config.noise_size} × normal\nc1: one of {model.config.categories}\nc2, c3: −1 to 1"
+    z = f"z: {model.config.noise_size} × {model.config.noise}"
+    codes = f"{z}\nc1: one of {model.config.categories}\nc2, c3: −1 to 1"
     d_layers, q_layers = trunk + layers(d, d.real_or_fake, features), layers(d, d.posterior, features)
     rows = {  # y and first x; what goes in, the layers, their colour, what comes out
         "G": (3, 0, [codes], g_layers, "#cfe2f3", "generated\nimage"),

@@ -91,6 +91,8 @@ def test_posterior_has_columns_for_each_part_and_a_soft_floor_of_the_variance(ra
 
 
 def test_latents_come_from_the_prior_and_join_as_noise_then_one_hot_then_continuous():
+    uniform = InfoGAN(Config(noise_size=3, noise="uniform")).sample_latent(20_000, seeded()).noise
+    assert (uniform.abs().max() < 1, uniform.var().item()) == (True, pytest.approx(1 / 3, abs=0.01))
     noise, category, continuous = latent = InfoGAN(Config(noise_size=3)).sample_latent(20_000, seeded())
     assert torch.equal(latent.joined(10), torch.cat((noise, torch.eye(10)[category], continuous), dim=1))
     assert max(noise.mean(dim=0).abs().max(), noise.std(dim=0).sub(1).abs().max()) < 0.03

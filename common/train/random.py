@@ -17,3 +17,9 @@ def stream_seed(seed: int, name: str, number: int = 0) -> int:
 def stream(seed: int, name: str, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator for one purpose, on the device that is to use it."""
     return torch.Generator(device).manual_seed(stream_seed(seed, name, number))
+
+
+def sample(distribution: str, n: int, size: int, random: torch.Generator) -> torch.Tensor:
+    """Float32 numbers (n, size), "normal" (standard) or "uniform" on -1 to 1, on the device of the random generator."""
+    how = {"generator": random, "device": random.device, "dtype": torch.float32}  # whatever PyTorch's default is
+    return torch.randn(n, size, **how) if distribution == "normal" else torch.rand(n, size, **how) * 2 - 1
