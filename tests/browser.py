@@ -3,12 +3,10 @@
 Needs only a browser and a WebSocket: no driver whose version must match, no download of a browser of its own.
 """
 
-import io
 import itertools
 import json
 import subprocess
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,6 @@ from typing import Any
 from urllib.request import urlopen
 
 import websocket
-from PIL import Image
 
 # Chromium refuses its sandbox to root.
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking")
@@ -77,17 +74,6 @@ class Page:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.call("Emulation.setDeviceMetricsOverride", **size)
 
-    def _box(self, selector: str) -> list[float]:
-        """Left, top, width and height of an element, scrolled to where it can be seen."""
-        self.run(f"window.found = document.querySelector({json.dumps(selector)}); found.scrollIntoView()")
-        return self.run("(b => [b.x, b.y, b.width, b.height])(found.getBoundingClientRect())")
-
-    def colours(self, selector: str, *points: tuple[float, float]) -> list[tuple[int, ...]]:
-        """Those on the screen at these points, in shares of the element's size."""
-        x, y, width, height = self._box(selector)
-        with Image.open(io.BytesIO(b64decode(self.call("Page.captureScreenshot")["data"]))) as picture:
-            return [picture.getpixel((x + across * width, y + down * height)) for across, down in points]
-
     def press(self, key: str, times: int = 1) -> None:
         """Press and release a key of KEYS, with whatever has the focus."""
         for kind in ("keyDown", "keyUp") * times:
@@ -96,7 +82,8 @@ class Page:
 
     def drag(self, selector: str, *points: tuple[float, float], touch: bool = False) -> None:
         """Press at the first point, in shares of the element's size, move to the others, release: mouse or finger."""
-        x, y, width, height = self._box(selector)
+        self.run(f"window.found = document.querySelector({json.dumps(selector)}); found.scrollIntoView()")
+        x, y, width, height = self.run("(b => [b.x, b.y, b.width, b.height])(found.getBoundingClientRect())")
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         for i, (across, down) in enumerate((*points, points[-1])):
             step, at = min(i, 1) + (i == len(points)), {"x": x + across * width, "y": y + down * height}
