@@ -209,8 +209,9 @@ def save_explorer(run: Run, model: nn.Module, numbers: dict[str, float], accurac
         note = f"rank correlation: {correlations(numbers, code)}"
         sliders.append({"name": code, "does": does, "ends": ends, "note": note})
     classes, folder = run.data.classes, run.folder.resolve()
-    letters = bool(classes) and all(len(name) == 1 and name.isalpha() for name in classes)
-    kind, new = ("digit", "digits") if classes == DIGITS else ("letter", "letters") if letters else ("class", "images")
+    letters = classes and all(len(name) == 1 and name.isalpha() for name in classes)
+    kind = "digit" if classes == DIGITS else "letter" if letters else "class"
+    new = "images" if kind == "class" else f"{kind}s"
     count = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[len(sliders)]
     right = f"; recognises {accuracy:.1%} of new {new}".replace("%", " %") if accuracy is not None else ""
     noise = torch.cat([model.sample_latent(1, sampling_generator(seed)).noise for seed in range(SEEDS)])
