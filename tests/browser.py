@@ -18,7 +18,7 @@ import websocket
 # Chromium refuses its sandbox to root.
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking")
 SWITCHES += ("disable-component-update", "disable-sync", "no-first-run", "remote-debugging-port=0")
-KEYS = {"ArrowRight": 39, "Home": 36, "Tab": 9, "d": 68}
+KEYS = {"ArrowRight": 39, "ArrowDown": 40, "Home": 36, "Tab": 9, "Delete": 46, " ": 32, "d": 68}
 TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
 
 

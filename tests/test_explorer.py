@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import infogan
 from common.data import render_digits
 from common.data.inputs import sampling_generator
 from common.explorer import pack
 from infogan import Config, InfoGAN
 from studies.pictures import find_chromium
-from tests.browser import Page, chromium, wait_for
+from tests.browser import TWO_FRAMES, Page, chromium, wait_for
 
 CLASSES = ("T-shirt", "trouser", "pullover", "D", "coat", "sandal", "shirt", "sneaker", "bag", "b</script>oot")
 CATEGORIES = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]  # of the classes
@@ -48,15 +50,19 @@ def model(images) -> InfoGAN:
     return model.eval()
 
 
+def save_page(path: Path, model: InfoGAN, picks: list[tuple[str, int]]) -> None:
+    about = {"title": TITLE, "subtitle": "after 2 epochs", "kind": "class", "first": 1, "run": TITLE, "picks": picks}
+    codes = [{"name": "c2", "does": "slant"}, {"name": "c3", "does": "thickness"}][: model.config.continuous]
+    about |= {"codes": [CODE | code for code in codes], "example": [0] * 300 + [200] * 84 + [0] * 400}
+    about |= {"noises": [model.sample_latent(1, sampling_generator(seed)).noise[0].tolist() for seed in range(3)]}
+    pack.save_page(path, model.ema, model.discriminator, about)
+
+
 @pytest.fixture(scope="module")
 def path(model, tmp_path_factory) -> Path:
-    about = {"title": TITLE, "subtitle": "after 2 epochs", "kind": "class", "first": 1}
-    about |= {"picks": list(zip(CLASSES, CATEGORIES, strict=True))}
-    about |= {"codes": [CODE | {"name": "c2", "does": "slant"}, CODE | {"name": "c3", "does": "thickness"}]}
-    about |= {"noises": [model.sample_latent(1, sampling_generator(seed)).noise[0].tolist() for seed in range(3)]}
     path, again = (tmp_path_factory.mktemp("page") / "explore.html" for _ in range(2))
     for one in (path, again):
-        pack.save_page(one, model.ema, model.discriminator, about)
+        save_page(one, model, list(zip(CLASSES, CATEGORIES, strict=True)))
     assert path.read_bytes() == again.read_bytes()  # so the networks were left as they are, too
     return path
 
@@ -102,10 +108,12 @@ def page(tab, path):
 
 
 def greys(tab: Page, source: str) -> np.ndarray:
-    """The greys (n, 28, 28) of a canvas ("#large"), or of a JavaScript array of bytes."""
+    """The greys (n, 28, 28) of a JavaScript array of bytes, or of a canvas ("#large") while pixels are shown."""
     if source.startswith("#"):
-        rgba = f"document.querySelector('{source}').getContext('2d').getImageData(0, 0, 28, 28).data"
-        source = f"{rgba}.filter((_, i) => i % 4 == 0)"
+        tab.run(f"c = document.querySelector('{source}'), middle = x => x % (c.width / 28) == c.width / 56")
+        tab.run(f"pixels.checked || pixels.click(), {TWO_FRAMES}")
+        rgba = "c.getContext('2d').getImageData(0, 0, c.width, c.width).data"
+        source = f"{rgba}.filter((_, i) => i % 4 == 0).filter((_, i) => middle(i % c.width) && middle(i / c.width | 0))"
     return np.array(tab.run(f"[...{source}]")).reshape(-1, 28, 28)
 
 
@@ -137,36 +145,60 @@ def test_it_predicts_what_encode_predicts_to_two_hundredths(page, model, images)
         torch.testing.assert_close(torch.tensor([codes[name] for codes in found]), expected, rtol=0, atol=0.02)
 
 
-def test_sliders_keys_and_buttons_do_what_they_say(page, model):
-    assert page.run("[document.title, document.querySelector('h1').textContent]") == [TITLE, TITLE]
+def test_sliders_keys_and_buttons_do_what_they_say(page, model, monkeypatch, tmp_path):
     text = page.run("document.querySelector('main').textContent")
-    assert all(part in text for part in ("after 2 epochs", CODE["note"], CLASSES[-1]))
-    before = greys(page, "#large")
+    assert all(part in text for part in (TITLE, "after 2 epochs", "New noise", "beyond the blue range", CLASSES[-1]))
+    speaking = "document.querySelectorAll('output, [role=status], [aria-live]').length"
+    assert page.run(f"[document.title, c2.labels[0].title, {speaking}]") == [TITLE, CODE["note"], 1]
+    before, own = greys(page, "#large"), greys(page, "#generated")
     page.run("document.querySelector('#c2').focus()")
     page.press("ArrowRight", 10)
     page.press("Tab")
     page.press("Home")
     page.click("#picks label:nth-child(6)")
-    assert page.run(LABEL) == "class sandal, c2 slant 0.50, c3 thickness −2.00, seed 1"
-    assert (greys(page, "#large") == greys(page, "#picks label:nth-child(6) canvas")).all()
+    assert page.run(LABEL) == "sandal, c2 slant 0.50, c3 thickness −2.00, seed 1"
     page.press("d")  # a name of one character picks
     page.click("#noise")
-    assert page.run(LABEL) == "class D, c2 slant 0.50, c3 thickness −2.00, seed 2"
-    page.run("navigator.clipboard.writeText = text => { window.copied = text; }")
+    assert page.run(LABEL) == "D, c2 slant 0.50, c3 thickness −2.00, seed 2"
+    assert (greys(page, "#generated") != own).any()
+    page.run("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.click("#copy")
-    assert page.run("copied") == "model.generate(category=0, c2=0.5, c3=-2, seed=2)"
-    assert difference(greys(page, "#large"), model.generate(category=0, c2=0.5, c3=-2, seed=2)) <= 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(infogan, "load", {TITLE: model}.get)
+    exec(page.run("copied"), {})
+    with Image.open("D.png") as picture:
+        assert np.abs(greys(page, "#large") - np.array(picture)[:, :, 0].astype(int)).max() <= 2
     page.click("#play")
-    for end in ("slant 1.[5-9]", "slant −1.[5-9]"):
-        wait_for(lambda end=end: re.search(end, page.run(LABEL)))
+    wait_for(lambda: re.search("slant 1.[5-9]", page.run(LABEL)))
+    page.click("#play")  # stops, and the sliders are where they were
+    assert page.run(LABEL) == "D, c2 slant 0.50, c3 thickness −2.00, seed 2"
     page.click("#reset")
-    assert page.run(LABEL) == "class T-shirt, c2 slant 0.00, c3 thickness 0.00, seed 1"
+    assert page.run(LABEL) == "T-shirt, c2 slant 0.00, c3 thickness 0.00, seed 1"
     assert (greys(page, "#large") == before).all()
 
 
+def test_the_field_moves_both_codes_and_the_address_brings_them_back(page):
+    page.drag("#room", (0.5, 0.5), (0.75, 0.625))
+    page.press("ArrowDown", 2)
+    page.run("Object.assign(text, {value: 'd-d'}).dispatchEvent(new Event('input'))")
+    last, shown = greys(page, "#picks label:last-child canvas"), page.run(LABEL)
+    assert shown == "T-shirt, c2 slant 1.00, c3 thickness −0.70, seed 1"
+    wait_for(lambda: "text=d-d" in page.run("location.hash"))
+    for address in ("about:blank", page.run("location.href")):
+        page.open(address)
+    wait_for(lambda: page.run("!!window.explorer") and page.run(LABEL) == shown)
+    assert (greys(page, "#picks label:last-child canvas") == last).all()
+    page.run("HTMLAnchorElement.prototype.click = function () { saved = [this.download, this.href.slice(0, 14)]; }")
+    page.click("#save-line")
+    assert page.run("[skipped.textContent.at(-1), ...saved]") == ["-", "d-d.png", "data:image/png"]
+    page.run("location.hash = '#pick=bag&c2=1e9&c3=x&seed=length'")  # what no page wrote
+    wait_for(lambda: page.run(LABEL) == "bag, c2 slant 2.00, c3 thickness 0.00, seed 1")
+
+
 def test_a_drawing_or_a_pasted_negative_of_it_is_encoded_and_generated(page, model):
+    assert greys(page, "#generated").any()  # there is a digit at the start
     page.drag("#paper", (0.3, 0.2), (0.6, 0.3), (0.5, 0.5), (0.4, 0.8), touch=True)
-    wait_for(lambda: greys(page, "#generated").any())
+    wait_for(lambda: page.run("document.querySelector('#status').textContent").startswith("It sees"))
     names, drawn = zip(*predictions(page), strict=True)
     assert names == (*CLASSES, "c2 slant", "c3 thickness")
     assert sum(drawn[:10]) == pytest.approx(100, abs=5)
@@ -174,27 +206,55 @@ def test_a_drawing_or_a_pasted_negative_of_it_is_encoded_and_generated(page, mod
     expected = model.generate(category=best, c2=drawn[10], c3=drawn[11], seed=1)
     assert difference(greys(page, "#generated"), expected) <= 3  # codes are shown with two decimals
     page.run("""(async () => {
-      const negative = new OffscreenCanvas(240, 240), pen = negative.getContext("2d");
-      pen.filter = "invert(1)";
-      pen.drawImage(document.querySelector("#paper"), 20, 20, 240, 240, 0, 0, 240, 240);
-      document.querySelector("#clear").click();
-      const clipboardData = new DataTransfer();
+      const negative = new OffscreenCanvas(240, 240), clipboardData = new DataTransfer();
+      Object.assign(negative.getContext("2d"), {filter: "invert(1)"}).drawImage(paper, -20, -20);
+      element("clear").click();
       clipboardData.items.add(new File([await negative.convertToBlob()], "digit.png", {type: "image/png"}));
       dispatchEvent(new ClipboardEvent("paste", {clipboardData}));
     })()""")
     wait_for(lambda: greys(page, "#generated").any())
     assert [number for _, number in predictions(page)] == pytest.approx(drawn, abs=0.03)
-    page.click("#clear")
+    page.click("#send")
+    drawing, codes = page.run("[[...centre(paper)], chosen()[1]]")
+    assert codes == pytest.approx([max(-2, min(2, value)) for value in drawn[10:]], abs=0.03)
+    made = [model.generate(category=best, c2=codes[0], c3=codes[1], seed=seed).flatten() * 255 for seed in range(3)]
+    nearest = min(range(3), key=lambda seed: (made[seed] - torch.tensor(drawing)).square().sum())
+    assert page.run(LABEL).endswith(f"seed {nearest}")
+    page.run("paper.focus()")
+    page.press("Delete")
     assert not greys(page, "#generated").any()
+    for key, times in ((" ", 1), ("ArrowDown", 9), (" ", 1), ("ArrowRight", 9)):  # lowers the pen, lifts it
+        page.press(key, times)
+    assert page.run("[140, 230].map(x => pen.getImageData(x, 230, 1, 1).data[0])") == [255, 0]
 
 
-@pytest.mark.parametrize(("width", "height"), [(1200, 800), (360, 740)], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 740)], ids=["desktop", "phone"])
 def test_all_of_it_can_be_seen_and_a_slider_dragged_at_any_width(page, width, height):
     page.resize(width, height)
     assert page.run("document.documentElement.scrollWidth") <= width
     rectangles = "[...document.querySelectorAll('input, button, canvas, label')].map(e => e.getBoundingClientRect())"
     boxes = page.run(f"{rectangles}.map(box => [box.left, box.right, box.width, box.height])")
-    assert len(boxes) == 2 * 2 + 3 * 10 + 5 + 3
+    assert len(boxes) == 2 * 4 + 3 * 10 + 8 + 4
     assert all(0 <= left < right <= width and min(wide, high) > 15 for left, right, wide, high in boxes)
+    assert width < 500 or page.run("document.documentElement.scrollHeight") <= height  # the drawing is in sight
     page.drag("#c3", (0.5, 0.5), (0.75, 0.5), touch=width < 500)
     assert 0.9 < page.run("Number(document.querySelector('#c3').value)") < 1.2
+
+
+def test_tracks_and_bars_stay_with_forced_colours(page):
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    styles = "['body', '#c2', '#room i', '#predictions i'].map(name => getComputedStyle(document.querySelector(name)))"
+    (_, paper), *found = page.run(f"{styles}.map(style => [style.forcedColorAdjust, style.backgroundColor])")
+    assert all(adjust == "none" and colour != paper for adjust, colour in found)
+    page.call("Emulation.setEmulatedMedia", features=[])
+
+
+@pytest.mark.parametrize(("categories", "continuous"), [(2, 0), (30, 1)])
+def test_it_opens_for_other_numbers_of_categories_and_codes(tab, tmp_path, categories, continuous):
+    model = InfoGAN(Config(categories=categories, continuous=continuous)).eval()
+    save_page(tmp_path / "page.html", model, [(f"category {number}", number) for number in range(categories)])
+    tab.open((tmp_path / "page.html").as_uri())
+    wait_for(lambda: tab.run("!!window.explorer && !stale.size"))
+    expected = model.generate(category=categories - 1, continuous=torch.zeros(1, continuous), seed=1)
+    assert difference(greys(tab, f"#picks label:nth-child({categories}) canvas"), expected) <= 2
+    assert (len(predictions(tab)), tab.errors) == (min(categories, 10) + continuous, [])

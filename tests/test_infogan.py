@@ -475,8 +475,10 @@ def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(
     monkeypatch.setattr(look, "typical", lambda *_: 3)
     look.save_explorer(run, model, NUMBERS, 0.75 if classes else None)
     [(name, *_, about)] = run.saved
-    said = "; c1 names the right class for 75.0% of the test images" if classes else ""
-    assert (name, about["title"], about["subtitle"]) == ("explore.html", "a run", f"after 7 epochs{said}")
+    new = "digits" if classes == DIGITS else "images"
+    said = f"7 epochs: trained without labels{f'; recognises 75.0 % of new {new}' if classes else ''}"
+    assert (name, about["title"]) == ("explore.html", "InfoGAN: three controls it taught itself")
+    assert about["subtitle"] == f"{run.data.title}, {said}"
     assert about["kind"] == ("digit" if classes == DIGITS else "class")
     assert [name for name, _ in about["picks"]] == list(NAMES[classes])
     shown = [model.digit_of_category[category].item() for _, category in about["picks"]]
@@ -485,7 +487,8 @@ def test_the_page_names_the_classes_and_what_a_code_follows_in_either_direction(
     ends = {"slant": ("leans right", "leans left"), "thickness": ("thin", "thick")}
     said = [(code["name"], code["does"], code["ends"]) for code in about["codes"]]
     assert said == [("c2", "slant", ends["slant"]), ("c3", "thickness", ends["thickness"])]
-    assert about["codes"][0]["note"] == "rank correlation: slant −0.68, thickness +0.10; trained on −1 to 1"
+    assert about["codes"][0]["note"] == "rank correlation: slant −0.68, thickness +0.10"
+    assert (len(about["example"]), about["run"]) == (784, run.folder.as_posix())
 
 
 def test_a_code_is_named_by_what_it_clearly_follows():

@@ -29,9 +29,10 @@ def save_page(path: Path, generator: nn.Module, discriminator: nn.Module, about:
     """Write the page of a model whose networks have the parts of infogan.py's.
 
     A latent is the noise, then c1 (one-hot), c2, c3, …. about, as JSON, is what the page says and starts from: `title`,
-    `subtitle`, `kind` (of what is picked: "digit"), `picks` (a list of [name, category]), `codes` (of c2, c3, …, each a
-    dict of `name`, `does`, `ends` (a pair), `note`), `noises` (one vector per seed from 0 on), `first` (the seed at the
-    start). Raises ValueError for a number that JSON does not have.
+    `subtitle`, `kind` (of what is picked: "digit", "letter" or "class"), `picks` (a list of [name, category]), `codes`
+    (of c2, c3, …, each a dict of `name`, `does`, `ends` (a pair), `note`), `noises` (one vector per seed from 0 on),
+    `first` (the seed at the start), `example` (the 784 greys, 0 to 255, of the drawing at the start), `run` (the path
+    to load the model from in Python). Raises ValueError for a number that JSON does not have.
     """
     packed, layers = pack(folded_layers(generator, discriminator))
     texts = json.dumps(about | {"layers": layers, "bytes": len(packed)}, allow_nan=False).replace("<", "\\u003c")

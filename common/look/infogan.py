@@ -15,6 +15,7 @@ from common.explorer.pack import save_page
 from common.look import figures, metrics, plots
 from common.look.fonts import display_names
 from common.look.scorer import SampleScorer
+from common.run.config import ROOT
 from common.run.run import Run
 from common.train.guide import PseudoLabels
 
@@ -205,18 +206,25 @@ def save_explorer(run: Run, model: nn.Module, numbers: dict[str, float], accurac
         ends = FACTORS.get(does, ("", ""))  # no words for what does two things or none
         if ends[0] and numbers[f"{code}_{does}_rank_correlation"] < 0:
             ends = ends[::-1]
-        note = f"rank correlation: {correlations(numbers, code)}; trained on −1 to 1"
+        note = f"rank correlation: {correlations(numbers, code)}"
         sliders.append({"name": code, "does": does, "ends": ends, "note": note})
-    right = f"; c1 names the right class for {accuracy:.1%} of the test images" if accuracy is not None else ""
+    classes, folder = run.data.classes, run.folder.resolve()
+    letters = classes and all(len(name) == 1 and name.isalpha() for name in classes)
+    kind = "digit" if classes == DIGITS else "letter" if letters else "class"
+    new = "images" if kind == "class" else f"{kind}s"
+    count = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[len(sliders)]
+    right = f"; recognises {accuracy:.1%} of new {new}".replace("%", " %") if accuracy is not None else ""
     noise = torch.cat([model.sample_latent(1, sampling_generator(seed)).noise for seed in range(SEEDS)])
     about = {
-        "title": run.title,
-        "subtitle": f"after {run.epoch} epochs{right}",
-        "kind": "digit" if run.data.classes == DIGITS else "class",
+        "title": f"InfoGAN: {count} control{'s' if sliders else ''} it taught itself",
+        "subtitle": f"{run.data.title}, {run.epoch} epoch{'s' * (run.epoch != 1)}: trained without labels{right}",
+        "kind": kind,
         "picks": list(rows_of(model, run.data).items()),
         "codes": sliders,
         "noises": noise.double().round(decimals=5).tolist(),
         "first": typical(model, noise),
+        "example": run.data.test_images[0].flatten().tolist(),
+        "run": (folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder).as_posix(),
     }
     save_page(run.folder / "explore.html", model.ema, model.discriminator, about)
 
