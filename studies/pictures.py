@@ -35,7 +35,7 @@ from common.train.device import eval_mode
 from common.train.guide import ClusterNet
 
 COPIED = {
-    "infogan": {"training.gif": "training.gif"}
+    "infogan": {"training.gif": "training.gif", "codes.gif": "codes.gif"}
     | {f"{name}.png": f"infogan_{name}.png" for name in ("codes", "curves", "confusion")},
     "gan_mlp": {"epoch_{last:03d}.png": "gan_samples.png"}
     | {f"{name}.png": f"gan_{name}.png" for name in ("neighbours", "interpolation")},

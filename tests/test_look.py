@@ -87,6 +87,22 @@ def test_an_animation_has_every_epoch_of_one_sheet_or_sixty_from_the_first_to_th
     assert (shown[0], shown[-1]) == (0, round((count - 1) / 17) * 17)
 
 
+def test_a_sweep_shows_its_images_in_rows_of_five_for_each_code_in_turn(tmp_path):
+    sweep = torch.zeros(2, 7, 28, 28)
+    sweep[1, 6] = 1  # the second of the second row
+    figures.save_sweep(tmp_path / "codes.gif", {"c2": sweep, "c3": 1 - sweep})
+    shown = []
+    with Image.open(tmp_path / "codes.gif") as animation:
+        for k in range(animation.n_frames):
+            animation.seek(k)
+            page = np.array(animation.convert("L"))[28:]
+            shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)).round().tolist())
+        assert (animation.info["loop"], animation.info["duration"]) == (0, 80)
+    one = [[0, 0, 0, 0, 0], [0, 255, 0, 0, 0]]
+    assert shown[:2] == [[[0] * 5] * 2, one]
+    assert shown[2:] == [[[255] * 5, [255, 255, 0, 0, 0]], [[255] * 5, [255, 0, 0, 0, 0]]]
+
+
 NAMES = {
     "long": (("a slim one of them", "other"), ("a slim one …", "other")),
     "with other ends": ((*"n", *(f"handwritten_{i}" for i in (0, 10))), ("n", "handwritt…_0", "handwritt…10")),

@@ -24,7 +24,7 @@ MODELS = {"autoencoder": "Autoencoder", "gan_mlp": "GAN", "infogan": "InfoGAN"}
 FIGURES = {
     "autoencoder": "extremes.png hidden_units.png range.png",
     "gan_mlp": "digits.png interpolation.png neighbours.png",
-    "infogan": "codes.png confusion.png explore.html",
+    "infogan": "codes.png codes.gif confusion.png explore.html",
 }
 SHARES = [f"share_{digit}" for digit in range(10)]
 LOSSES = ["loss_d", "loss_g", "d_real", "d_fake"]

@@ -4,7 +4,7 @@ Grey values in [0, 1] are mapped to 0 … 255, clipped but never stretched, so t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,12 +83,33 @@ def save_animation(run: Run, ending: str = "") -> None:
     """
     frames = sorted(run.folder.glob(f"epoch_*{ending}.png"), key=lambda path: int(path.stem.split("_")[1]))
     chosen = sorted({round(place) for place in np.linspace(0, len(frames) - 1, min(60, len(frames)))})
+    durations = [max(80, 3000 // len(chosen))] * (len(chosen) - 1) + [2000]
+    save_gif(run.folder / "training.gif", [Image.open(frames[i]).convert("L") for i in chosen], durations)
+
+
+def save_sweep(path: Path, sweeps: Mapping[str, Tensor]) -> None:
+    """Save {name: images (frames, k, 28, 28) with grey values in [0, 1]} as an endless GIF, one sweep after the other.
+
+    A frame has the k images in rows of five, of ten if there are more than ten, under the name of the sweep.
+    """
+    frames, size = [], 3 * 28
+    for name, sweep in sweeps.items():
+        columns = 5 if sweep.shape[1] <= 10 else 10
+        rows = math.ceil(sweep.shape[1] / columns)
+        for images in (sweep.float().clamp(0, 1) * 255).round().byte().cpu():
+            sheet = tile(images, rows, columns).permute(0, 2, 1, 3).flatten(2).flatten(0, 1).numpy()
+            page = Image.new("L", (columns * size, 28 + rows * size), PAPER)
+            ImageDraw.Draw(page).text((6, 14), name, fill=INK, font=font(18, name), anchor="lm")
+            page.paste(Image.fromarray(sheet).resize((columns * size, rows * size), Image.Resampling.BICUBIC), (0, 28))
+            frames.append(page)
+    save_gif(path, frames, [80] * len(frames))
+
+
+def save_gif(path: Path, frames: Sequence[Image.Image], durations: Sequence[int]) -> None:
+    """Save grey pages as an endless GIF, each shown for so many milliseconds."""
     # Sixteen greys keep the file small; the palette is the same in every frame, so nothing flickers.
-    first, *others = (
-        Image.open(frames[i]).convert("L").point(lambda grey: round(grey / 17) * 17).convert("P") for i in chosen
-    )
-    durations = [max(80, 3000 // len(chosen))] * len(others) + [2000]
-    with atomic_write(run.folder / "training.gif") as scratch:
+    first, *others = (frame.point(lambda grey: round(grey / 17) * 17).convert("P") for frame in frames)
+    with atomic_write(path) as scratch:
         first.save(
             scratch, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True
         )

@@ -198,6 +198,24 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
         plots.save_figure(run.folder / "codes.png", figure)
 
 
+def save_codes_animation(run: Run, model: nn.Module, latent: Any) -> None:
+    """codes.gif: an image of each category while c2, then c3, … goes to 1.5, to -1.5 and back to 0, in 20 frames each.
+
+    The noise is the `typical` row of `latent`.
+    """
+    categories, m = torch.tensor([*rows_of(model, run.data).values()]), run.config.continuous
+    wave, sweeps = 1.5 * (torch.arange(20) * math.tau / 20).sin(), {}
+    k, noise = len(categories), latent.noise[typical(model, latent.noise)]
+    for number, code in enumerate(code_names(m)):
+        continuous = torch.zeros(len(wave), k, m)
+        continuous[:, :, number] = wave[:, None]
+        n = len(wave) * k
+        given = {"category": categories.repeat(len(wave)), "noise": noise.expand(n, -1)}
+        sweeps[code] = model.generate(n, continuous=continuous.view(n, m), **given).view(len(wave), k, 28, 28)
+    if sweeps:
+        figures.save_sweep(run.folder / "codes.gif", sweeps)
+
+
 def save_explorer(run: Run, model: nn.Module, numbers: dict[str, float], accuracy: float | None) -> None:
     """explore.html: the page, with what it says of this run."""
     sliders = []
@@ -255,6 +273,7 @@ def report(
             found["guide_accuracy_on_training_images"] = metrics.accuracy(table, metrics.match(table))
     run.attempt(save_codes, model, latent, factors)
     run.attempt(figures.save_animation, "_c1")
+    run.attempt(save_codes_animation, model, latent)
     run.attempt(save_explorer, model, factors, agreement.get("accuracy"))
     information = {name: value for name, value in last.items() if name.startswith("info_")}
     information["info_c1_maximum_nats"] = math.log(config.categories)
