@@ -96,11 +96,10 @@ def test_a_sweep_shows_its_images_in_rows_of_five_for_each_code_in_turn(tmp_path
         for k in range(animation.n_frames):
             animation.seek(k)
             page = np.array(animation.convert("L"))[28:]
-            shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)).round().tolist())
+            shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)) > 128)
         assert (animation.info["loop"], animation.info["duration"]) == (0, 80)
-    one = [[0, 0, 0, 0, 0], [0, 255, 0, 0, 0]]
-    assert shown[:2] == [[[0] * 5] * 2, one]
-    assert shown[2:] == [[[255] * 5, [255, 255, 0, 0, 0]], [[255] * 5, [255, 0, 0, 0, 0]]]
+    assert [int(page.sum()) for page in shown] == [0, 1, 7, 6]
+    assert shown[1][1, 1] and not shown[3][1, 1]
 
 
 NAMES = {
