@@ -25,7 +25,7 @@ from common.data import to_float
 from common.data.inputs import numbers, sampling_generator, whole_number
 from common.look import metrics
 from common.look.figures import save_reals
-from common.look.gan import COLUMNS, report, save_epoch
+from common.look.gan import COLUMNS, LEGEND, report, save_epoch
 from common.look.scorer import SampleScorer
 from common.run.checkpoint import load_model
 from common.run.cli import run_cli
@@ -241,16 +241,15 @@ def main(config: Config) -> dict:
                 run.log(update(model, optimizers, real, random, run.autocast, decay))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)
-            collapsed = metrics.collapse([*run.rows, row], scorer and scorer.train_shares)
-            run.end_epoch(row, COLUMNS, warnings=(collapsed,))
+            collapsed = metrics.collapse([*run.epoch_rows, row], scorer and scorer.train_shares)
+            run.end_epoch(row, COLUMNS, LEGEND, warnings=(collapsed,))
             run.attempt(save_epoch, model, noise)
         return report(run, model, noise, scorer)
 
 
 def measure(run: Run, model: GAN, scorer: SampleScorer | None) -> dict[str, float]:
     """The columns of metrics.csv: losses, D's mean output on real and on generated images, the scores of samples."""
-    mean = run.means()
-    row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
+    row = run.means()
     if scorer:
         # As many as there are test images: a Fréchet distance of two finite sets depends on their sizes.
         noise = model.sample_latent(len(run.data.test_images), run.stream("judged samples"))

@@ -22,6 +22,7 @@ which digit a category is, and how well c1 agrees with the digits.
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -33,7 +34,7 @@ from common.data import to_float
 from common.data.inputs import image_batch, indices, numbers, sampling_generator, whole_number
 from common.look import metrics
 from common.look.figures import save_reals
-from common.look.infogan import Tables, code_names, columns, contingency_tables, report, save_epoch
+from common.look.infogan import Tables, code_names, columns, contingency_tables, loss_columns, report, save_epoch
 from common.run.checkpoint import load_model
 from common.run.cli import run_cli
 from common.run.config import Settings
@@ -379,40 +380,33 @@ def main(config: Config) -> dict:
         if run.step == 0:
             run.attempt(save_epoch, model, latent)
         if not guide.fitted:
-            run.say("clustering the training images without labels …")
-            updates, show = 10 if config.smoke else None, run.console.interactive
-            guide.fit(images, test_images, config.seed, run.precision, updates, show)
+            run.say(f"Part 1 of 3: the guide learns {config.categories} groups without labels")
+            updates = 10 if config.smoke else None
+            guide.fit(images, test_images, config.seed, run.precision, updates, run.console.bar)
             run.save()  # the pseudo-labels are part of the checkpoint
-            run.say(f"clustered: {guide.neighbours_agree.item():.1%} share a category with a similar image")
+            agree = f"{guide.neighbours_agree.item():.1%} of neighbouring images are in one group"
+            run.say(f"guide done in {run.elapsed:.0f} s: {agree} ({guide.agree_at_least:.0%} or more is healthy)")
+            run.say("Part 2 of 3: training")
         failed, tables = None if config.smoke else guide.failure(), None
         for _ in run.remaining_epochs():
-            for batch in run.batches():
+            for batch in run.batches(partial(loss_columns, config)):
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
                 real = to_float(images.index_select(0, batch))
                 decay = ema_decay(config.average, run.updates)
                 run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)
-            run.end_epoch(row, columns(config.continuous), warnings=(failed, metrics.collapse([*run.rows, row])))
+            shown, collapsed = columns(config), metrics.collapse([*run.epoch_rows, row])
+            run.end_epoch(row, *shown, warnings=(failed, collapsed))
             run.attempt(save_epoch, model, latent)
         return report(run, model, latent, guide, tables or contingency_tables(model, run.data), failed)
 
 
 def measure(run: Run, model: InfoGAN, tables: Tables | None) -> dict[str, float]:
-    """The columns of metrics.csv. Also sets `digit_of_category`; labels are used here and in the report only.
-
-    info_*: L_I in nats on generated images, means over the epoch, for c2, c3, … with the best-fitting variance;
-    guide_*: the same on real ones, taking H(c1) as ln k; accuracy: c1 against the test labels under the map that fits
-    the training labels best, see `metrics.match`.
-    """
-    mean = run.means()
-    row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
-    for column, source in (("info", ""), ("guide", "guide_")):
-        if f"{source}c1_nll" in mean:
-            row[f"{column}_c1_nats"] = math.log(run.config.categories) - mean[f"{source}c1_nll"]
-        for code in code_names(run.config.continuous):
-            if (name := f"{source}{code}_error") in mean:
-                row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[name])
+    """The columns of metrics.csv at the end of an epoch. Also sets `digit_of_category`; labels are used here and in the
+    report only. accuracy: c1 against the test labels under the map that fits the training labels best, see
+    `metrics.match`."""
+    row = loss_columns(run.config, run.means())
     if tables:
         model.digit_of_category.copy_(torch.from_numpy(metrics.match(tables.train)))
         row["accuracy"] = metrics.accuracy(tables.test, model.digit_of_category.cpu().numpy())

@@ -81,12 +81,12 @@ def main(arguments: list[str]) -> None:
             raise BadInput(f"{study}: has no run of infogan.py with a complete epoch")
         for path in tables:
             rows = read_rows(path)
-            if "accuracy" not in rows[0]:
+            if not any("accuracy" in row for row in rows):
                 raise BadInput(f"{path}: has no accuracy of c1")
-            minutes = (round(seconds / 60, 3) for seconds in accumulate(row["seconds"] for row in rows))
+            minutes = [round(seconds / 60, 3) for seconds in accumulate(row["seconds"] for row in rows)]
             seed = int(path.parts[-4].removeprefix("seed-"))
-            percent = (round(100 * row["accuracy"], 2) for row in rows)
-            curves[study.resolve().name, seed] = list(zip(minutes, percent, strict=True))
+            points = [(at, row["accuracy"]) for at, row in zip(minutes, rows, strict=True) if "accuracy" in row]
+            curves[study.resolve().name, seed] = [(at, round(100 * accuracy, 2)) for at, accuracy in points]
     own.out.mkdir(parents=True, exist_ok=True)
     write_curves(own.out / "accuracy.csv", curves, "minutes", "accuracy_percent")
     lines: dict[str, list[Points]] = {}

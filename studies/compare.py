@@ -51,7 +51,7 @@ class Found:
 def look_into(folder: Path, config_class: type[Settings]) -> Found:
     """The content of a run folder. Raises BadInput, naming the file, if it holds no run of this script."""
     config, rows, report = read_config(folder, config_class), read_rows(folder / "metrics.csv"), folder / "report.json"
-    last = rows[-1] if rows else {"epoch": 0}
+    last = next((row for row in reversed(rows) if isinstance(row["epoch"], int)), {"epoch": 0})
     reached = {name: value for name, value in last.items() if name not in TIME_COLUMNS}
     reached |= read_json(report) if report.exists() else {}
     # The first sheet of the last epoch.
@@ -105,7 +105,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def save_page(path: Path, runs: dict[str, Found]) -> None:
     """The curves of all runs, {label: run}, above the last picture of each; no file if there is neither."""
-    columns = dict.fromkeys(name for run in runs.values() for row in run.rows[:1] for name in row)
+    columns = dict.fromkeys(name for run in runs.values() for row in run.rows for name in row)
     columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS) and not name.startswith(SHARE)]
     rows = [[curves(runs, columns)]] if columns else []
     pictures = [captioned(run.picture, name) for name, run in runs.items() if run.picture]
@@ -129,7 +129,8 @@ def curves(runs: dict[str, Found], columns: Sequence[str]) -> Image.Image:
         for i, column in enumerate(columns):
             axes = plots.epoch_axes(figure, (down, ACROSS, i + 1), column)
             for name, run in runs.items():
-                epochs, values = [row["epoch"] for row in run.rows], [row.get(column, math.nan) for row in run.rows]
+                points = [(row["epoch"], row[column]) for row in run.rows if column in row]
+                epochs, values = zip(*points, strict=True) if points else ((), ())
                 axes.plot(epochs, values, label=name, marker="o", markersize=2.5, linewidth=1.4)
             values = [row[column] for run in runs.values() for row in run.rows if column in row]
             if 0 < 100 * min(values) < max(values):

@@ -228,7 +228,7 @@ def time_infogan(accuracy: float, data_dir: Path, flags: Sequence[str] = ()) -> 
         with ProcessPoolExecutor(1, SPAWN) as process:
             begun, stages = process.submit(run_infogan, flags).result()
         whole, run = time.time() - start, Path(scratch) / "infogan" / "run-001"
-        reached = [row["epoch"] for row in read_rows(run / "metrics.csv") if row["accuracy"] >= accuracy]
+        reached = [row["epoch"] for row in read_rows(run / "metrics.csv") if row.get("accuracy", 0) >= accuracy]
         saved = (run / f"epoch_{epoch:03d}_c1.png" for epoch in reached)
         to_accuracy = next((path.stat().st_mtime - start for path in saved), None)
     stages = {"imports": begun - start, **stages}

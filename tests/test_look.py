@@ -99,7 +99,7 @@ def test_a_sweep_shows_its_images_in_rows_of_five_for_each_code_in_turn(tmp_path
             shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)) > 128)
         assert (animation.info["loop"], animation.info["duration"]) == (0, 80)
     assert [int(page.sum()) for page in shown] == [0, 1, 7, 6]
-    assert shown[1][1, 1] and not shown[3][1, 1]
+    assert (shown[1][1, 1], shown[3][1, 1]) == (True, False)
 
 
 NAMES = {

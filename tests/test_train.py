@@ -350,7 +350,7 @@ def test_pure_categories_share_the_more_information_the_more_there_are(monkeypat
     monkeypatch.setattr(guide, "predict", lambda network, images, _: (F.one_hot(category[images], 10),))
     information, smallest = guide.judge(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
     assert information == pytest.approx(math.log(kinds), abs=0.05)
-    assert smallest == pytest.approx(kinds == 10)
+    assert smallest == pytest.approx(float(kinds == 10))
 
 
 def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_labels(monkeypatch, digits):

@@ -17,6 +17,7 @@ from common.run.run import Run
 # columns of metrics.csv on the console
 COLUMNS = {"frechet_over_floor": "Fréchet ×", "class_total_variation": "shares off %"}
 COLUMNS |= {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
+LEGEND = "D(x), D(G(z)): how real D finds real and generated images, 0.5 if it can't tell"
 
 
 def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
@@ -118,7 +119,7 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
     run.attempt(save_interpolation, model, noise)
     novelty = run.attempt(save_neighbours, model, noise)
     run.attempt(figures.save_animation)
-    collapsed = metrics.collapse(run.rows, scorer and scorer.train_shares, at_end=True)
+    collapsed = metrics.collapse(run.epoch_rows, scorer and scorer.train_shares, at_end=True)
     if novelty is not None:
         lines["novelty"] = f"samples are {novelty:.2f} times as far from the training images as test images are"
     numbers = {**scores, "nearest_distance_over_test_images": novelty}

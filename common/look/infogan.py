@@ -14,6 +14,7 @@ from common.data.inputs import sampling_generator
 from common.explorer.pack import save_page
 from common.look import figures, metrics, plots
 from common.look.fonts import display_names
+from common.look.gan import LEGEND
 from common.look.scorer import SampleScorer
 from common.run.config import ROOT
 from common.run.run import Run
@@ -39,11 +40,28 @@ def code_names(continuous: int) -> list[str]:
     return [f"c{number}" for number in range(2, 2 + continuous)]
 
 
-def columns(continuous: int) -> dict[str, str]:
-    """The columns of metrics.csv on the console, {column: heading}."""
-    information = {f"info_{code}_nats": f"I({code})" for code in ("c1", *code_names(continuous))}
+def columns(config: Any) -> tuple[dict[str, str], str]:
+    """The columns of metrics.csv on the console, {column: heading}, and what stands above them."""
+    information = {f"info_{code}_nats": f"I({code})" for code in ("c1", *code_names(config.continuous))}
     losses = {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
-    return {"accuracy": "c1 right %", **information, **losses}
+    legend = f"I(c1): what an image tells of c1, at most {math.log(config.categories):.3f} nats\n{LEGEND}"
+    return {"accuracy": "c1 right %", **information, **losses}, legend
+
+
+def loss_columns(config: Any, mean: dict[str, float]) -> dict[str, float]:
+    """Columns of metrics.csv from the means of what was logged.
+
+    info_*: L_I in nats on generated images, for c2, c3, … with the best-fitting variance; guide_*: the same on real
+    ones, taking H(c1) as ln k.
+    """
+    row = {name: mean[name] for name in ("loss_d", "loss_g", "d_real", "d_fake")}
+    for column, source in (("info", ""), ("guide", "guide_")):
+        if f"{source}c1_nll" in mean:
+            row[f"{column}_c1_nats"] = math.log(config.categories) - mean[f"{source}c1_nll"]
+        for code in code_names(config.continuous):
+            if (name := f"{source}{code}_error") in mean:
+                row[f"{column}_{code}_nats"] = metrics.gaussian_information(mean[name])
+    return row
 
 
 def contingency_tables(model: nn.Module, data: Dataset) -> Tables | None:
@@ -165,7 +183,7 @@ def save_curves(run: Run) -> None:
         "losses [nats]": ["loss_d", "loss_g"],
         real: ["d_real", "d_fake"],
     }
-    names = columns(len(codes)) | {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
+    names = columns(run.config)[0] | {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
     reference = {c1: (math.log(k), f"ln {k}"), right: (1 / max(1, len(run.data.classes)), "chance")}
     plots.save_curves(run, panels, reference=reference, percent=(right, real), names=names)
 
@@ -255,6 +273,7 @@ def report(
 ) -> dict:
     """The pictures and report.json of a finished run. failed: the warning of the guide, if it has one."""
     config, data, last = run.config, run.data, run.rows[-1]
+    run.say("Part 3 of 3: judging and drawing" if config.guided else "judging and drawing")
     factors = measure_codes(model, run.stream("measured codes"))
     found = {"guide_neighbours_agree": guide.neighbours_agree.item()} if config.guided else {}
     agreement, scores, train_shares = {}, {}, None
@@ -279,7 +298,7 @@ def report(
     information["info_c1_maximum_nats"] = math.log(config.categories)
     numbers = {**agreement, **information, **found, **factors, **(scorer.summary(scores) if tables else {})}
     lines = scorecard(numbers) | (SampleScorer.scorecard(numbers) if tables else {})
-    collapsed = metrics.collapse([*run.rows[:-1], last | scores], train_shares, at_end=True)
+    collapsed = metrics.collapse([*run.epoch_rows[:-1], last | scores], train_shares, at_end=True)
     return run.finish(numbers, lines, "codes.png and explore.html", warnings=(failed, collapsed))
 
 

@@ -69,20 +69,20 @@ def save_curves(
     if not run.plot_due() or not run.rows:
         return
     reference, names = reference or {}, names or {}
-    panels = {title: [name for name in columns if name in run.rows[0]] for title, columns in panels.items()}
+    known = {name for row in run.rows for name in row}
+    panels = {title: [name for name in columns if name in known] for title, columns in panels.items()}
     panels = {title: columns for title, columns in panels.items() if columns}
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    epochs = [row["epoch"] for row in run.rows]
     with new_figure(4.6 * across, 2.9 * down + 0.4, run.title + "".join(names.values())) as figure:
         grid = figure.add_gridspec(down, 6)
         for i, (title, columns) in enumerate(panels.items()):
             row, place = divmod(i, across)
             width = 6 // min(across, len(panels) - across * row)  # the panels of the last row fill it
             axes = epoch_axes(figure, (grid[row, place * width : (place + 1) * width],), title)
-            ends, values = [], [row[name] for name in columns for row in run.rows]
+            ends, values = [], [row[name] for name in columns for row in run.rows if name in row]
             for name in columns:
-                curve = [row[name] for row in run.rows]
+                epochs, curve = zip(*((row["epoch"], row[name]) for row in run.rows if name in row), strict=True)
                 [line] = axes.plot(epochs, curve, marker="o", markersize=2.5, linewidth=1.4)
                 ends.append((curve[-1], names.get(name, name), line.get_color()))
             if title in reference:

@@ -154,7 +154,7 @@ def load_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitCla
         except RuntimeError:
             raise BadInput(f"{path}: does not hold this classifier; delete it, and it is trained again") from None
     else:
-        console.say(f"training a classifier of {data.title} for the report, once (one to a few minutes) …")
+        console.say(f"training a classifier of {data.title}, needed once per data set to judge samples")
         _train(classifier, data, console)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ def parser_of(config_class: type[Settings]) -> Parser:
     parser = Parser(
         usage="python %(prog)s [--flag value …]",
         description=(ast.get_docstring(ast.parse(_source(config_class))) or "").partition("\n")[0],
-        epilog="Defaults stand in parentheses, sources in brackets.",
+        epilog="Defaults in parentheses, sources in brackets.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

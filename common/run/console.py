@@ -27,6 +27,17 @@ def join_warnings(warnings: Iterable[str | None]) -> str | None:
     return "; ".join(filter(None, warnings)) or None
 
 
+class _Lines:
+    """A file of whole lines on standard output, for a bar that nobody watches."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print("  " + text.strip(), flush=True)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
 class Console:
     """Lines on standard output, warnings on standard error and, in a terminal, a bar with the time left."""
 
@@ -40,8 +51,12 @@ class Console:
         return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self.quiet
 
     def bar(self, total: int, what: str, done: int = 0) -> tqdm:
-        """A bar of `total` updates, shown in a terminal only."""
-        return tqdm(desc=what, total=total, initial=done, unit="updates", disable=not self.interactive)
+        """A bar of `total` updates with the time left. Without a terminal it is a line every 30 seconds instead."""
+        how = {"unit": "updates", "disable": self.quiet}
+        if not self.interactive:
+            how |= {"file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, "leave": False}
+            how["bar_format"] = "{desc}: {percentage:.0f}% done, {remaining} left"
+        return tqdm(desc=what, total=total, initial=done, **how)
 
     def say(self, line: str) -> None:
         """Print a line, above the bar if there is one; nothing if the run is to be quiet."""
@@ -54,17 +69,18 @@ class Console:
         if warning:
             tqdm.write(f"WARNING: {warning}", file=sys.stderr)
 
-    def say_epoch(self, row: Mapping[str, float], epochs: int, columns: Mapping[str, str]) -> None:
-        """Print these columns of metrics.csv, {column: heading}, the headings once above them. A heading with % has its
-        column in percent."""
+    def say_epoch(self, row: Mapping[str, float], epochs: int, columns: Mapping[str, str], legend: str = "") -> None:
+        """Print these columns of metrics.csv, {column: heading}, the legend and the headings once above them. A heading
+        with % has its column in percent."""
         columns = {name: heading for name, heading in columns.items() if name in row}
         widths = [max(6, len(heading)) for heading in columns.values()]
         if not self._headed:
             self._headed = True
+            if legend:
+                self.say(legend)
             headings = (f"{heading:>{width}}" for heading, width in zip(columns.values(), widths, strict=True))
-            self.say("  ".join((f"{'epoch':>{2 * len(str(epochs)) + 1}}", "seconds", "images/s", *headings)).rstrip())
-        cells = [f"{row['epoch']:{len(str(epochs))}d}/{epochs}".rjust(5)]
-        cells += [f"{row['seconds']:7.1f}", f"{row['images_per_second']:8.0f}"]
+            self.say("  ".join((f"{'epoch':>{2 * len(str(epochs)) + 1}}", "seconds", *headings)).rstrip())
+        cells = [f"{row['epoch']:{len(str(epochs))}d}/{epochs}".rjust(5), f"{row['seconds']:7.1f}"]
         for (name, heading), width in zip(columns.items(), widths, strict=True):
             cells.append((f"{row[name]:.1%}"[:-1] if "%" in heading else _short(row[name])).rjust(width))
         self.say("  ".join(cells))
@@ -82,7 +98,7 @@ def _short(value: float) -> str:
     """The digits that matter for a loss and for a very small error alike."""
     if isinstance(value, int):
         return str(value)
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.05 else f"{value:.6f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.5f}"
 
 
 # Signals: Ctrl-C, SIGTERM, and SIGHUP, which is a dropped connection and which Windows lacks ------------------------

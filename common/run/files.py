@@ -57,21 +57,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of the same columns, the header first."""
+    """Write rows, the header first; a column that a row lacks is empty there."""
+    columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_write(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV file of numbers; none without a file. Raises BadInput, naming a damaged file."""
+    """The rows of a CSV file of numbers, without their empty cells; none without a file. Raises BadInput, naming a
+    damaged file."""
     if not path.exists():
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [{name: int(text) if text.isdecimal() else float(text) for name, text in row.items()} for row in rows]
+        filled = ({name: text for name, text in row.items() if text != ""} for row in rows)
+        return [{name: int(text) if text.isdecimal() else float(text) for name, text in row.items()} for row in filled]
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise BadInput(f"{path}: is damaged: {error}") from None
 

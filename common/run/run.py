@@ -39,7 +39,8 @@ PLOT_EVERY = 20.0  # seconds at least between two plots of the curves, each of w
 class Run:
     """One run, used as `with Run(config) as run`. `data` lies on `device`; `autocast` is the context for training.
 
-    `epoch` counts the complete epochs, `step` the updates of the one under way; `rows` are those of metrics.csv.
+    `epoch` counts the complete epochs, `step` the updates of the one under way; `rows` are those of metrics.csv, one
+    each tenth of an epoch. Those of whole epochs, which have more columns, are `epoch_rows`.
     """
 
     def __init__(self, config: Settings):
@@ -116,6 +117,12 @@ class Run:
         return self.updates / (self.epochs * self.updates_per_epoch)
 
     @property
+    def epoch_rows(self) -> list[dict[str, float]]:
+        """The rows at the ends of epochs: their `epoch` is a whole number, that of the others has decimals. Row 0 has
+        the time before the first update."""
+        return [row for row in self.rows if isinstance(row["epoch"], int) and row["epoch"]]
+
+    @property
     def when(self) -> str:
         """The place in training in a picture's title."""
         return f"epoch {self.epoch}" if self.epoch else "untrained"
@@ -151,6 +158,9 @@ class Run:
 
     def remaining_epochs(self) -> Iterator[int]:
         """The numbers of the epochs still to do, the one under way first. Raises Stopped after Ctrl-C or SIGTERM."""
+        if not self.rows:
+            self.rows.append({"epoch": 0, "seconds": self.elapsed})
+            self._since = time.perf_counter()
         self._bar = self.console.bar(self.epochs * self.updates_per_epoch, "training", self.updates)
         with self._signals, self._bar:
             while self.epoch < self.epochs:
@@ -158,8 +168,11 @@ class Run:
                 if self._signals.received:  # while the epoch was measured, after its checkpoint was written
                     raise Stopped(f"stopped after epoch {self.epoch}")
 
-    def batches(self) -> Iterator[Tensor]:
-        """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch."""
+    def batches(self, columns: Callable[[dict[str, float]], dict[str, float]] = dict) -> Iterator[Tensor]:
+        """The index batches (batch_size,) int64 still to do in this epoch. Every image comes once per epoch.
+
+        Each tenth of the epoch but the last becomes a row of metrics.csv, `columns` of the means since the row before.
+        """
         order = epoch_order(self.n, self.config.seed, self.epoch + 1).to(self.device)
         start = time.perf_counter()
         for batch in order.tensor_split(self._batch_ends)[self.step :]:
@@ -167,6 +180,10 @@ class Run:
             self.step += 1
             self._images += len(batch)
             self._bar.update()
+            if self.step < self.updates_per_epoch and self._row_due(self.step):
+                means = self.means()  # waits for the device, so that the time is that of the work
+                self._seconds, start = time.perf_counter() - start, time.perf_counter()
+                self._add_row(round(self._place, 4), columns(means))
             if self._signals.received:
                 self.save()
                 raise Stopped(f"stopped in epoch {self.epoch + 1}")
@@ -182,23 +199,47 @@ class Run:
         torch._foreach_add_(list(self._sums.values()), values)
 
     def means(self) -> dict[str, float]:
-        """The means of what was logged in this epoch. Raises RunFailed for a loss or weight that is not finite."""
+        """The means of what was logged since the row before. Raises RunFailed for a loss or weight that is not
+        finite."""
         self._check_finite(self._sums | flatten_state(self._parts))
-        values = torch.stack(list(self._sums.values())).div(self.step).tolist()
+        before = next((step for step in range(self.step - 1, 0, -1) if self._row_due(step)), 0)
+        values = torch.stack(list(self._sums.values())).div(self.step - before).tolist()
         return dict(zip(self._sums, values, strict=True))
 
-    def end_epoch(
-        self, measured: dict[str, float], columns: Mapping[str, str], warnings: Sequence[str | None] = ()
-    ) -> None:
-        """Write the epoch's row to metrics.csv, then the checkpoint, then the console's {column: heading}."""
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the last row of metrics.csv; before the first since the run began."""
+        return time.perf_counter() - self._since
+
+    @property
+    def _place(self) -> float:
+        """The place in training in epochs."""
+        return self.epoch + self.step / self.updates_per_epoch
+
+    def _row_due(self, step: int) -> bool:
+        """Whether this update of an epoch completes a tenth of it."""
+        return 10 * step // self.updates_per_epoch > 10 * (step - 1) // self.updates_per_epoch
+
+    def _add_row(self, place: float, measured: Mapping[str, float]) -> None:
         now = time.perf_counter()
         times = {"seconds": now - self._since, "images_per_second": self._images / self._seconds}
-        self.rows.append({"epoch": self.epoch + 1, **times, **measured})
-        self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
-        self._since, self._images = now, 0
-        write_csv(self.folder / "metrics.csv", self.rows)
+        self.rows.append({"epoch": place, **times, **measured})
+        self._since, self._images, self._sums = now, 0, {}
+
+    def end_epoch(
+        self,
+        measured: dict[str, float],
+        columns: Mapping[str, str],
+        legend: str = "",
+        warnings: Sequence[str | None] = (),
+    ) -> None:
+        """Add the epoch's row, write metrics.csv and the checkpoint, print the console's {column: heading}, once with
+        the legend above them."""
+        self._add_row(self.epoch + 1, measured)
+        self.epoch, self.step = self.epoch + 1, 0
         self.save()
-        self.console.say_epoch(self.rows[-1], self.epochs, columns)
+        seconds = sum(row["seconds"] for row in self.rows if row["epoch"] > self.epoch - 1)
+        self.console.say_epoch(self.rows[-1] | {"seconds": seconds}, self.epochs, columns, legend)
         # What ten updates of a smoke run look like is no warning.
         warning = None if self.config.smoke else join_warnings(warnings)
         if warning != self._warned:  # not again in every epoch
@@ -234,6 +275,7 @@ class Run:
             self._load()
         how = ", ".join(f"{name} {self._stored[name]}" for name in ("device", "precision", "seed"))
         left = f"epochs {self.epoch + 1} to {self.epochs} of {self.updates_per_epoch} updates on {self.n:,} images"
+        left = f"continues at update {self.step} of " + left if self.config.resume else left
         self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, pictures made again'}, {how}")
         self.say(f"folder {self.folder}")
         if self.data.note:
@@ -244,11 +286,11 @@ class Run:
         if not self.config.resume:
             self.save()
         elif self.rows:
-            write_csv(self.folder / "metrics.csv", self.rows)  # a killed run may have left one row too many
+            write_csv(self.folder / "metrics.csv", self.rows)  # a killed run may have left rows too many
         else:
             (self.folder / "metrics.csv").unlink(missing_ok=True)
         write_json(self.folder / "config.json", self._stored)
-        self._since = time.perf_counter()  # what comes before the first update counts to its epoch
+        self._since = time.perf_counter()
 
     def _load(self) -> None:
         path, table = self.folder / "checkpoint.pt", self.folder / "metrics.csv"
@@ -265,16 +307,19 @@ class Run:
             raise BadInput(f"{path}: does not fit config.json: {one_line(error)}") from None
         if self.epoch + (self.step > 0) > self.epochs:
             raise BadInput(f"--epochs {self.epochs}: the run in {self.folder} is further already")
-        self.rows = read_rows(table)[: self.epoch]
-        if len(self.rows) < self.epoch:
-            raise BadInput(f"{table}: has {len(self.rows)} rows, but checkpoint.pt is after epoch {self.epoch}")
+        self.rows = [row for row in read_rows(table) if row["epoch"] <= round(self._place, 4)]
+        if (found := len(self.epoch_rows)) < self.epoch:
+            raise BadInput(f"{table}: has rows of {found} epochs, but checkpoint.pt is after epoch {self.epoch}")
 
     def save(self) -> None:
-        """Write checkpoint.pt. Raises RunFailed for weights that are not finite, keeping the last good one."""
+        """Write metrics.csv and checkpoint.pt. Raises RunFailed for weights that are not finite, keeping the last good
+        one."""
         sums = {f"sum.{name}": value for name, value in self._sums.items()}
         content = {"epoch": self.epoch, "step": self.step, **sums, "torch_random_state": torch.get_rng_state()}
         content |= flatten_state(self._parts)
         self._check_finite(content)
+        if self.rows:
+            write_csv(self.folder / "metrics.csv", self.rows)
         write_checkpoint(self.folder / "checkpoint.pt", content)
 
     def _check_finite(self, content: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ must follow.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ AGREE_AT_LEAST = 0.8  # share of far neighbours in one of ten categories, below 
 SMALLEST_CATEGORY = 0.2  # of its fair share of the images, below which the guide has failed
 
 
+def no_bar(total: int, what: str) -> tqdm:
+    """A progress bar that shows nothing."""
+    return tqdm(total=total, desc=what, disable=True)
+
+
 class PseudoLabels(nn.Module):
     """Pseudo-labels of n images, as buffers: c1 (n,) uint8; continuous (n, 0 to 2) float32 in (-1, 1) for slant and
     thickness, as far as there are such codes, ranks within the category, so uniform and independent of it like
@@ -63,10 +69,10 @@ class PseudoLabels(nn.Module):
         seed: int,
         precision: str = "float32",
         updates: int | None = None,
-        show: bool = False,
+        bar: Callable[[int, str], tqdm] = no_bar,
     ) -> None:
         """Find the pseudo-labels of images (n, 28, 28) uint8, see `fit_pseudo_labels`."""
-        found = fit_pseudo_labels(images, test_images, self.categories, seed, precision, updates, show)
+        found = fit_pseudo_labels(images, test_images, self.categories, seed, precision, updates, bar)
         c1, factors, agree, test_c1 = found
         self.c1.copy_(c1)
         self.test_c1.copy_(test_c1)
@@ -84,6 +90,12 @@ class PseudoLabels(nn.Module):
             return None
         return self.c1.index_select(0, batch).long(), self.continuous.index_select(0, batch)
 
+    @property
+    def agree_at_least(self) -> float:
+        """The share of far neighbours in one category below which the guide has failed. The more categories, the more
+        neighbours lie on both sides of a border."""
+        return AGREE_AT_LEAST ** (self.categories / 10)
+
     def failure(self) -> str | None:
         """What shows, without a label, that the guide has failed; None if nothing does."""
         if not len(self.c1):
@@ -91,8 +103,7 @@ class PseudoLabels(nn.Module):
         smallest = torch.bincount(self.c1.long(), minlength=self.categories).min().item() / len(self.c1)
         if smallest < SMALLEST_CATEGORY / self.categories:
             return f"the guide failed: its smallest category has {smallest:.1%} of the images"
-        # The more categories, the more neighbours lie on both sides of a border.
-        if self.neighbours_agree < AGREE_AT_LEAST ** (self.categories / 10):
+        if self.neighbours_agree < self.agree_at_least:
             return f"the guide failed: only {self.neighbours_agree.item():.0%} of neighbours share a category"
         return None
 
@@ -262,22 +273,22 @@ def fit_pseudo_labels(
     seed: int,
     precision: str = "float32",
     updates: int | None = None,
-    show: bool = False,
+    bar: Callable[[int, str], tqdm] = no_bar,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """c1 (n,), slant and thickness (n, 2), neighbours_agree () and test_c1 (n_test,) of `PseudoLabels` for images and
     test images (n, 28, 28) uint8. Nothing is learnt from the test images.
 
     Same seed, device and precision: same labels.
 
-    precision: float32 or bfloat16; updates: of the network that is selected, by default as many as the set needs; show:
-    a bar with the time left.
+    precision: float32 or bfloat16; updates: of the network that is selected, by default as many as the set needs; bar:
+    makes a progress bar from the number of updates and a description.
     """
     device = images.device
     updates = updates or min(UPDATES, max(300, 100 * math.ceil(len(images) / BATCH_SIZE)))
     select_at = round(SELECT_AT * updates)
     autocast = mixed_precision(device, precision)
     random = stream(seed, "guide", device=device)
-    with tqdm(total=updates, desc="clustering the images", disable=not show) as bar:
+    with bar(updates, "clustering the images") as progress:
         pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
         far, candidates = pairs[:, -1], []
         for number in range(NETWORKS):
@@ -287,16 +298,16 @@ def fit_pseudo_labels(
             optimizer = adam(network, LEARNING_RATE)
             for update in range(select_at):
                 train_step(network, optimizer, images, pairs, update / updates, random, autocast)
-                bar.update()
+                progress.update()
             information, smallest = judge(network, images, far, autocast)
             candidates.append((information, number, network, optimizer))  # `number` breaks ties
             if smallest >= MERGED_BELOW:
                 break
-            bar.total += select_at
+            progress.total += select_at
         *_, network, optimizer = max(candidates)
         for update in range(select_at, updates):
             train_step(network, optimizer, images, pairs, update / updates, random, autocast)
-            bar.update()
+            progress.update()
     logits, factors = predict(network, images, autocast)
     c1 = logits.argmax(dim=1)
     continuous = torch.empty_like(factors)
