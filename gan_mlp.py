@@ -54,7 +54,7 @@ class Config(Settings):
     learning_rate_d: float = 8e-4  # Adam's for D [tuned: docs/notes.md]
     learning_rate_g: float = 2e-3  # Adam's for G [tuned: docs/notes.md]
     beta1: float = 0.0  # Adam's decay of the first moment: no momentum [tuned: docs/notes.md]
-    average: float = 0.1  # samples come from the mean of G's weights over about this share of the updates; 0: G itself
+    average: float = 0.3  # samples come from the mean of G's weights over this last share of the updates; 0: G itself
     seed: int = 0  # decides weights, order and noise
 
     SCRIPT = "gan_mlp"
@@ -237,7 +237,7 @@ def main(config: Config) -> dict:
         for _ in run.remaining_epochs():
             for batch in run.batches():
                 real = to_float(run.data.train_images.index_select(0, batch))
-                decay = ema_decay(config.average, run.updates)
+                decay = ema_decay(config.average, run.updates, run.total_updates)
                 run.log(update(model, optimizers, real, random, run.autocast, decay))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)

@@ -66,7 +66,7 @@ class Config(Settings):
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
     continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
-    average: float = 0.1  # samples come from the mean of G's weights over about this share of the updates; 0: G itself
+    average: float = 0.3  # samples come from the mean of G's weights over this last share of the updates; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
     paper: bool = False  # the paper's recipe: no guide, its learning rates throughout, no average, 12 epochs
 
@@ -392,7 +392,7 @@ def main(config: Config) -> dict:
             for batch in run.batches(partial(loss_columns, config)):
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
                 real = to_float(images.index_select(0, batch))
-                decay = ema_decay(config.average, run.updates)
+                decay = ema_decay(config.average, run.updates, run.total_updates)
                 run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)

@@ -56,7 +56,8 @@ def train(config: infogan.Config, images: Tensor) -> Points:
     autocast, points = mixed_precision(device, precision), []
     for updates, batch in enumerate(batches):
         scale_learning_rates(linear_decay(updates / len(batches), config.decay_from, 0.02), *optimizers)
-        real, decay = to_float(images.index_select(0, batch)), ema_decay(config.average, updates)
+        real = to_float(images.index_select(0, batch))
+        decay = ema_decay(config.average, updates, len(batches))
         scalars = infogan.update(model, optimizers, real, guide.lookup(batch), random, autocast, decay)
         if updates % EVERY == 0:
             points.append((updates, math.log(config.categories) - scalars["c1_nll"].item()))

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import infogan
 from common import BadInput
-from common.data import load_dataset
+from common.data import DIGITS, Dataset, load_dataset, to_float
 from common.look import figures, gan, plots
 from common.look.metrics import SHARE
 from common.run.cli import Parser, parse, run_program
@@ -91,6 +91,23 @@ def save_progress(folder: Path, last: int, path: Path) -> None:
             axes.imshow(crop, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=12)
             axes.axis("off")
+        plots.save_figure(path, figure)
+
+
+def save_mistakes(model: infogan.InfoGAN, data: Dataset, path: Path) -> None:
+    """Sixty training images of 1s that c1 takes for 2s and of 9s that it takes for 3s, each beside ordinary ones."""
+    with plots.new_figure(11, 2.2) as figure:
+        panels = iter(figure.subplots(1, 4))
+        for digit, taken_for in ((1, 2), (9, 3)):
+            x = data.train_images[data.train_labels == digit]
+            c1 = torch.cat([model.encode(to_float(part)).c1.argmax(dim=1) for part in x.split(1000)])
+            found = model.digit_of_category[c1]
+            for which, title in ((taken_for, f"{digit}s that c1 takes for {taken_for}s"), (digit, f"other {digit}s")):
+                sheet = figures.tile(x[found == which], 6, 10).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+                axes = next(panels)
+                axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+                axes.set_title(title, fontsize=11)
+                axes.axis("off")
         plots.save_figure(path, figure)
 
 
@@ -188,7 +205,10 @@ def main(arguments: list[str]) -> None:
             gan.save_shares(own.out / "gan_digits.png", data, title, shares)
         if script == "infogan":
             save_progress(run, last, own.out / "infogan_progress.png")
-            save_networks(infogan.load(run), own.out / "infogan_networks.png")
+            model, data = infogan.load(run), load_dataset(config.dataset, config.data_dir, config.smoke)
+            save_networks(model, own.out / "infogan_networks.png")
+            if data.classes == DIGITS:
+                save_mistakes(model, data, own.out / "infogan_mistakes.png")
             for name, size in SIZES.items() if browser else ():
                 photograph(run / "explore.html", browser, size, own.out / f"explorer_{name}.png")
             if not browser:

@@ -113,11 +113,11 @@ def test_the_decay_of_the_average_rises_and_a_collapse_is_warned_of_while_traini
     scalars = dict.fromkeys(("loss_d", "loss_g", "d_real", "d_fake"), torch.tensor(0.5))
     monkeypatch.setattr(gan_mlp, "update", lambda *given: decays.append(given[-1]) or scalars)
     monkeypatch.setattr(gan_mlp, "SampleScorer", OneClass)
-    train(config=dataclasses.replace(SMALL, epochs=3, average=0.3))
+    train(config=dataclasses.replace(SMALL, epochs=3, average=0.5))
     assert capsys.readouterr().err == ""
     train(config=dataclasses.replace(SMALL, epochs=5))
     assert capsys.readouterr().err == "WARNING: collapsed: most of the samples are of one class for 3 epochs\n"
-    assert decays == [ema_decay(0.3, n) for n in range(6)] + [ema_decay(SMALL.average, n) for n in range(10)]
+    assert decays == [ema_decay(0.5, n, 6) for n in range(6)] + [ema_decay(SMALL.average, n, 10) for n in range(10)]
 
 
 def test_a_walk_between_parallel_latents_is_shown(out, tiny, monkeypatch):

@@ -240,7 +240,7 @@ def test_learning_rates_fall_the_decay_rises_and_a_failed_guide_and_a_collapse_a
     monkeypatch.setattr(infogan, "update", update)
     infogan.main(tiny_config(out, decay_from=0.5, guide_weight=0.0))
     assert rates == [pytest.approx([8e-4 * factor, 1e-3 * factor]) for factor in (1, 1, 1, 0.51)]
-    assert (decays, capfd.readouterr().err) == ([ema_decay(0.1, n) for n in range(4)], "")
+    assert (decays, capfd.readouterr().err) == ([ema_decay(0.3, n, 4) for n in range(4)], "")
     of_one_category = torch.zeros(128), torch.zeros(128, 2), torch.ones(()), torch.zeros(64)
     monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: of_one_category)
     infogan.main(tiny_config(out, epochs=4, batch_size=128))

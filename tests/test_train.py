@@ -159,7 +159,8 @@ def test_learning_rates_fall_linearly_and_are_multiples_of_the_first_and_adam_st
 
 
 def test_the_average_takes_in_weights_and_statistics_alike_by_a_decay_that_warms_up():
-    known = {(0.1, 9): 0.5, (0.1, 89): 0.9, (0.1, 989): 0.99, (1, 0): 0.5, (0, 8): 0}
+    known = {(0.3, 9, 100): 0.5, (0.3, 69, 100): 7 / 8, (0.3, 79, 100): 10 / 11, (0.3, 99, 100): 30 / 31}
+    known |= {(1, 4, 100): 5 / 6, (0, 8, 9): 0}
     assert {given: optim.ema_decay(*given) for given in known} == pytest.approx(known)
     network = every_layer()
     average = copy.deepcopy(network)

@@ -45,7 +45,7 @@ def columns(config: Any) -> tuple[dict[str, str], str]:
     information = {f"info_{code}_nats": f"I({code})" for code in ("c1", *code_names(config.continuous))}
     losses = {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
     legend = f"I(c1): what an image tells of c1, at most {math.log(config.categories):.3f} nats\n{LEGEND}"
-    return {"accuracy": "c1 right %", **information, **losses}, legend
+    return {"accuracy": "right %", **information, **losses}, legend
 
 
 def loss_columns(config: Any, mean: dict[str, float]) -> dict[str, float]:

@@ -112,9 +112,14 @@ class Run:
         return self.epoch * self.updates_per_epoch + self.step
 
     @property
+    def total_updates(self) -> int:
+        """The updates of the whole run."""
+        return self.epochs * self.updates_per_epoch
+
+    @property
     def progress(self) -> float:
         """The share of all updates that is done, from 0 to 1."""
-        return self.updates / (self.epochs * self.updates_per_epoch)
+        return self.updates / self.total_updates
 
     @property
     def epoch_rows(self) -> list[dict[str, float]]:
@@ -161,7 +166,7 @@ class Run:
         if not self.rows:
             self.rows.append({"epoch": 0, "seconds": self.elapsed})
             self._since = time.perf_counter()
-        self._bar = self.console.bar(self.epochs * self.updates_per_epoch, "training", self.updates)
+        self._bar = self.console.bar(self.total_updates, "training", self.updates)
         with self._signals, self._bar:
             while self.epoch < self.epochs:
                 yield self.epoch + 1

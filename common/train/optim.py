@@ -29,13 +29,15 @@ def optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def ema_decay(share: float, updates: int) -> float:
-    """The decay of a moving average after n updates, 1 - 1 / (1 + share (n + 1)), which rises with n.
+def ema_decay(share: float, updates: int, total: int) -> float:
+    """The decay of a moving average of weights after this many of all updates: 1 - 1 / (1 + n).
 
-    So the average spans about this share of the updates so far, however many they are, and soon forgets the untrained
-    weights. A constant decay would have to be chosen anew for each length (Karras et al. 2023, arXiv:2312.02696).
+    Over the last `share` of the updates n counts them, so that the average becomes about their mean. Before that n is a
+    third of that share of the updates so far, so that pictures on the way are good, too: the average soon forgets the
+    untrained weights. A constant decay would have to be chosen again for each length of a run.
     """
-    return 1 - 1 / (1 + share * (updates + 1))
+    n = max(share / 3 * (updates + 1), updates + 1 - (1 - share) * total)
+    return 1 - 1 / (1 + max(0, n))
 
 
 @torch.no_grad()
