@@ -103,7 +103,7 @@ def save_mistakes(model: infogan.InfoGAN, data: Dataset, path: Path) -> None:
             c1 = torch.cat([model.encode(to_float(part)).c1.argmax(dim=1) for part in x.split(1000)])
             found = model.digit_of_category[c1]
             for which, title in ((taken_for, f"{digit}s that c1 takes for {taken_for}s"), (digit, f"other {digit}s")):
-                sheet = figures.tile(x[found == which], 6, 10).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+                sheet = figures.tile(x[found == which], 6, 10).permute(0, 2, 1, 3).flatten(2).flatten(0, 1).numpy()
                 axes = next(panels)
                 axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
                 axes.set_title(title, fontsize=11)

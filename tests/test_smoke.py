@@ -4,8 +4,8 @@ import importlib
 import json
 import math
 import re
-import statistics
 import shutil
+import statistics
 
 import pytest
 import torch
