@@ -284,7 +284,7 @@ def test_a_minute_of_training_finds_the_digits_their_slant_and_their_thickness(o
     slant by 0.38 and c3 thickness by 0.32."""
     data = render_digits(train=2_400, test=1_000)
     make_quick(monkeypatch, data)
-    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "NETWORKS": 1}.items():
+    for name, value in {"UPDATES": 700, "BATCH_SIZE": 128, "RESTARTS": 1}.items():
         monkeypatch.setattr(guide, name, value)
     model = infogan.load(infogan.main(tiny_config(out, seed=1)))
     codes = model.encode(to_float(data.test_images))

@@ -349,19 +349,18 @@ def test_the_seed_alone_decides_the_pseudo_labels_even_of_fewer_images_than_cate
 def test_pure_categories_share_the_more_information_the_more_there_are(monkeypatch, kinds):
     category, number = torch.arange(1000) % kinds, torch.arange(1000)
     monkeypatch.setattr(guide, "predict", lambda network, images, _: (F.one_hot(category[images], 10),))
-    information, smallest = guide.judge(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
-    assert information == pytest.approx(math.log(kinds), abs=0.05)
-    assert smallest == pytest.approx(float(kinds == 10))
+    found = guide.neighbour_information(guide.ClusterNet(10), number, (number + kinds) % 1000, FLOAT32)
+    assert found == pytest.approx(math.log(kinds), abs=0.05)
 
 
 def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_labels(monkeypatch, digits):
-    asked, judged = [], iter([(0.2, 0.3), (0.9, 0.3), (0.5, 0.3)])
+    asked, information = [], iter([0.2, 0.9, 0.5])
     number = torch.arange(100)
     values = torch.stack((number * 37 % 101, number * 59 % 101), dim=1)
     far = torch.where(number < 70, (number + 10) % 100, (number + 1) % 100)  # 70 of them in the same category
     out = F.one_hot(number % 10), values.float()
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.stack((number, number, number, number, far), dim=1))
-    monkeypatch.setattr(guide, "judge", lambda network, *_: asked.append(network) or next(judged))
+    monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: asked.append(network) or next(information))
     monkeypatch.setattr(guide, "predict", lambda network, *_: asked.append(network) or out)
     c1, continuous, agree, _ = guide.fit_pseudo_labels(digits[:100], digits[:0], 10, seed=0, updates=3)
     assert (len(asked), asked[3] is asked[4] is asked[1]) == (5, True)
@@ -372,17 +371,16 @@ def test_the_network_whose_neighbours_share_most_information_gives_the_pseudo_la
 
 
 @pytest.mark.parametrize(("n", "updates"), [(100, 300), (1100, 500), (3000, 1000)])
-@pytest.mark.parametrize(("smallest", "networks"), [([0.3] * 3, 3), ([0.3, 0.34], 2), ([0.34], 1)])
-def test_another_network_starts_with_weights_of_its_own_if_kinds_merged(monkeypatch, n, updates, smallest, networks):
-    steps, started, first, judged = [], [], round(0.4 * updates), iter(smallest * 2)
+def test_three_networks_start_with_weights_of_their_own_and_one_goes_on(monkeypatch, n, updates):
+    steps, started, first = [], [], round(0.4 * updates)
     monkeypatch.setattr(guide, "train_step", lambda *given: steps.append(given[4] * updates))
     monkeypatch.setattr(guide, "neighbours", lambda *_: torch.zeros(n, 5).long())
-    monkeypatch.setattr(guide, "judge", lambda network, *_: started.append(network) or (0.0, next(judged)))
+    monkeypatch.setattr(guide, "neighbour_information", lambda network, *_: started.append(network) or 0.0)
     monkeypatch.setattr(guide, "predict", lambda *_: (torch.zeros(n, 10), torch.zeros(n, 2)))
     for seed in (0, 1):
         guide.fit_pseudo_labels(torch.zeros(n, 28, 28).byte(), torch.zeros(0), 10, seed)
-    assert steps == pytest.approx(([*range(first)] * networks + [*range(first, updates)]) * 2)
-    assert len({network.category.weight.sum().item() for network in started}) == 2 * networks
+    assert steps == pytest.approx(([*range(first)] * 3 + [*range(first, updates)]) * 2)
+    assert len({network.category.weight.sum().item() for network in started}) == 6
 
 
 FAILED = [(20, 0.81, None), (100, 0.79, "79% of neighbours"), (19, 0.95, "smallest category has 1.9% of")]

@@ -1,6 +1,5 @@
 """The autoencoder's pictures and report: reconstructions, weights of hidden units, best and worst images."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +25,7 @@ def save_epoch(run: Run, model: nn.Module) -> None:
     if run.picture_due:
         x = run.data.test_images[:30]
         pairs = torch.stack((figures.tile(x / 255, 3, 10), figures.tile(reconstruct(model, x), 3, 10)), dim=1)
-        title = f"{run.title}, {run.when}\ntest images above their reconstructions"
+        title = f"{run.headline}\ntest images above their reconstructions"
         labels = ("original", "output") * 3
         figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", pairs.flatten(0, 1), title, labels)
     error, ratio = "mean squared error per pixel", "test error over that of PCA"
@@ -36,19 +35,24 @@ def save_epoch(run: Run, model: nn.Module) -> None:
         ratio: ["ratio"],
         "hidden units that are always 0": ["dead_units"],
     }
-    plots.save_curves(run, panels, reference={ratio: (1.0, "PCA")}, logarithmic=(error,), names=COLUMNS)
+    names = COLUMNS | {"loss": "training loss", "pca_test_mse": "PCA's test error"}
+    plots.save_curves(run, panels, reference={ratio: (1.0, "PCA")}, logarithmic=(error,), names=names)
 
 
 def save_hidden_units(run: Run, model: nn.Module) -> None:
-    """hidden_units.png: the weights of the encoder of each of the first fifty units, beside those of the decoder.
-
-    Weights have a sign: grey is 0, white and black are plus and minus the largest weight of either layer.
-    """
-    both = model.encoder.weight[:50].detach(), model.decoder.weight.T[:50].detach()
-    pairs = torch.stack([weight / weight.abs().max() / 2 + 0.5 for weight in both], dim=1).view(-1, 28, 28)
-    images, labels = figures.tile(pairs, math.ceil(len(pairs) / 10), 10), ("detects", "adds") * 5
-    title = f"{run.title}, {run.when}\nweights of {len(both[0])} hidden units; grey is 0"
-    figures.save_grid(run.folder / "hidden_units.png", images, title, column_labels=labels)
+    """hidden_units.png: what the twelve units with the largest weights detect (encoder) and add (decoder)."""
+    detects, adds = model.encoder.weight.detach().cpu(), model.decoder.weight.T.detach().cpu()
+    largest = (detects.norm(dim=1) * adds.norm(dim=1)).argsort(descending=True)[:12]
+    with plots.new_figure(12, 2.9, run.title) as figure:
+        panels = figure.subplots(2, len(largest), squeeze=False)
+        for line, weights, name in zip(panels, (detects, adds), ("detects", "adds"), strict=True):
+            limit = weights[largest].abs().max()
+            for axes, weight in zip(line, weights[largest], strict=True):
+                axes.imshow(weight.view(28, 28).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+                axes.set(xticks=[], yticks=[])
+            line[0].set_ylabel(name)
+        figure.suptitle(f"{run.headline}: the {len(largest)} units that matter most; red is above 0, blue below")
+        plots.save_figure(run.folder / "hidden_units.png", figure)
 
 
 def save_extremes(run: Run, model: nn.Module) -> None:
@@ -58,7 +62,7 @@ def save_extremes(run: Run, model: nn.Module) -> None:
     rows = []
     for chosen in (order[:10], order[-10:]):
         rows += [run.data.test_images[chosen] / 255, output[chosen]]
-    title = f"{run.title}, {run.when}\nthe test images reconstructed best and worst"
+    title = f"{run.headline}\nthe test images reconstructed best and worst"
     figures.save_grid(run.folder / "extremes.png", torch.stack(rows), title, ("best", "output", "worst", "output"))
 
 
@@ -67,7 +71,7 @@ def save_range(run: Run, model: nn.Module) -> None:
     output = reconstruct(model, run.data.test_images[:10])
     stretched = (output - output.min()) / (output.max() - output.min())
     rows = torch.stack((run.data.test_images[:10] / 255, output, stretched))
-    title = f"{run.title}, {run.when}\none network, two ways to show its output"
+    title = f"{run.headline}\none network, two ways to show its output"
     figures.save_grid(run.folder / "range.png", rows, title, ("original", "clipped to [0, 1]", "stretched"))
 
 

@@ -23,7 +23,7 @@ LEGEND = "D(x), D(G(z)): how real D finds real and generated images, 0.5 if it c
 def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
     """epoch_NNN.png, a hundred samples from fixed noise, and curves.png as of the epochs that are complete."""
     if run.picture_due:
-        title = f"{run.title}, {run.when}\na hundred samples, the same noise in every epoch"
+        title = f"{run.headline}\na hundred samples, the same noise in every epoch"
         images = model.generate(100, noise).view(10, 10, 28, 28)
         figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
     frechet, shares = "Fréchet ×: over that of real images", "distance of the classes' shares"
@@ -53,7 +53,7 @@ def save_interpolation(run: Run, model: nn.Module, noise: Tensor) -> None:
     parallel = torch.sin(angle) < 1e-3  # as all vectors of one number are
     path = torch.where(parallel, torch.lerp(start, end, where), path)
     images = model.generate(8 * 11, path.flatten(0, 1)).view(8, 11, 28, 28)
-    title = f"{run.title}, {run.when}\nin each row a walk from one noise to another"
+    title = f"{run.headline}\nin each row a walk from one noise to another"
     labels = [f"{value:.1f}" for value in where.flatten()]
     figures.save_grid(run.folder / "interpolation.png", images, title, column_labels=labels)
 
@@ -69,7 +69,7 @@ def save_neighbours(run: Run, model: nn.Module, noise: Tensor) -> float | None:
     nearest = torch.cdist(samples, real).topk(3, largest=False)
     unseen = torch.cdist(run.data.test_images[:100].flatten(1).float() / 255, real).min(dim=1).values
     rows = torch.cat((samples[None, :10], real[nearest.indices[:10]].transpose(0, 1)))
-    title = f"{run.title}, {run.when}\nsamples, and the training images nearest to them"
+    title = f"{run.headline}\nsamples, and the training images nearest to them"
     labels = ("sample", "nearest", "second", "third")
     figures.save_grid(run.folder / "neighbours.png", rows.view(4, 10, 28, 28), title, labels)
     return metrics.quotient(nearest.values[:, 0].mean().item(), unseen.mean().item())
@@ -78,22 +78,25 @@ def save_neighbours(run: Run, model: nn.Module, noise: Tensor) -> float | None:
 def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]]) -> None:
     """How often each class is generated, beside how often it is in the training set.
 
-    shares: (runs, classes); with several runs a bar is the median, with a line from the minimum to the maximum.
+    shares: (runs, classes); with several runs a dot is the median, with a line from the minimum to the maximum.
     """
     target, classes = data.shares.tolist(), display_names(data.classes)
     low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
     spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
-    label = f"{len(data.test_images):,} samples" + (f" of each of {len(shares)} runs" if spread else "")
+    label = f"{len(data.test_images):,} samples" + (
+        f" of each of {len(shares)} runs, lowest to highest" if spread else ""
+    )
     with plots.new_figure(max(7, 0.27 * len(classes)), 3.6, title + "".join(classes)) as figure:
         axes = figure.add_subplot()
         places = np.arange(len(middle))
-        axes.bar(places - 0.2, target, width=0.4, label="training images", color="0.65")
-        axes.bar(places + 0.2, middle, width=0.4, label=label, color="tab:blue", **spread)
+        axes.plot(places, target, "_", markersize=18, markeredgewidth=3, color="0.6", label="training images")
+        axes.errorbar(places, middle, fmt="o", color="tab:blue", label=label, **spread)
         axes.set_xticks(places, classes)
         plots.rotate_long_labels(axes)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.set_ylabel("share")
-        axes.set_ylim(0, 1.25 * max(*high, *target))
+        bottom, top = min(*low, *target), max(*high, *target)
+        axes.set_ylim(max(0, bottom - 0.1 * (top - bottom) - 0.005), top + 0.3 * (top - bottom) + 0.005)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=2, loc="upper center")
         axes.set_title(title, fontsize=10)
@@ -112,7 +115,7 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
         scores = {"classes": ", ".join(run.data.classes), **scorer.summary(run.rows[-1])}
         lines = scorer.scorecard(scores)
         title, shares = (
-            f"{run.title}, {run.when}: shares of the classes",
+            f"{run.headline}: shares of the classes",
             [run.rows[-1][name] for name in scorer.columns],
         )
         run.attempt(save_digits, title, shares)

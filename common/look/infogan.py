@@ -167,7 +167,7 @@ def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
         what, labels = f"; {code} goes from -2 to 2 (trained on -1 to 1)", [f"{value:g}" for value in SWEEP]
         if code == "c1":
             what, labels = ", named by the class it matches; columns share one noise vector", ()
-        title = f"{run.title}, {run.when}{right}\neach row is one category of c1{what}"
+        title = f"{run.headline}{right}\neach row is one value of c1{what}"
         path = run.folder / f"epoch_{run.epoch:03d}_{code}.png"
         figures.save_grid(path, sheet, title, [*rows], labels)
 
@@ -175,17 +175,18 @@ def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
 def save_curves(run: Run) -> None:
     """curves.png as of the epochs that are complete."""
     k, codes = run.config.categories, code_names(run.config.continuous)
-    c1, right, real = "information on c1 [nats]", "c1 right on test images", "mean probability of being real"
+    c1, right, real = "what images tell of c1 [nats]", "c1 right on test images", "mean probability of being real"
     panels = {
         c1: ["info_c1_nats", "guide_c1_nats"],
-        f"information on {', '.join(codes)} [nats]": [f"{at}_{c}_nats" for at in ("info", "guide") for c in codes],
+        f"what images tell of {', '.join(codes)} [nats]": [f"{at}_{c}_nats" for c in codes for at in ("info", "guide")],
         right: ["accuracy"],
         "losses [nats]": ["loss_d", "loss_g"],
         real: ["d_real", "d_fake"],
     }
-    names = columns(run.config)[0] | {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
+    dashed = {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
     reference = {c1: (math.log(k), f"ln {k}"), right: (1 / max(1, len(run.data.classes)), "chance")}
-    plots.save_curves(run, panels, reference=reference, percent=(right, real), names=names)
+    names = columns(run.config)[0] | dashed
+    plots.save_curves(run, panels, reference=reference, percent=(right, real), names=names, dashed=dashed)
 
 
 def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float]) -> None:
@@ -212,7 +213,7 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
-        figure.suptitle(f"{run.title}, {run.when}", fontsize=14)
+        figure.suptitle(f"{run.headline}", fontsize=14)
         plots.save_figure(run.folder / "codes.png", figure)
 
 
@@ -330,7 +331,7 @@ def save_confusion(run: Run, model: nn.Module, table: np.ndarray) -> None:
         f"{run.title}: c1 on the test images",
         [f"category {category} (mostly {names[model.digit_of_category[category]]})" for category in order],
         names,
-        ("what Q predicts", "class of the image, percent of the row"),
+        ("category that Q chose", "true class, % of each row"),
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,18 +58,20 @@ def save_curves(
     logarithmic: Sequence[str] = (),
     percent: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
+    dashed: Container[str] = (),
 ) -> None:
     """Save curves.png, the columns of metrics.csv over the epochs, if `run.plot_due`.
 
-    panels: {title: columns}; a column that was not measured has no line, a panel without a line is left out.
-    reference: {panel: (height, label)}, a horizontal line. logarithmic: panels whose axis is logarithmic if their
-    values span a factor of ten. percent: panels from 0 to 100 %. names: {column: label}, for other labels than the
-    column's name.
+    panels: {title: columns}; a column that was not measured has no line, a panel without a line or with zeros alone is
+    left out. reference: {panel: (height, label)}, a horizontal line. logarithmic: panels whose axis is logarithmic if
+    their values span a factor of ten. percent: panels from 0 to 100 %, from 90 % if all values are above that. names:
+    {column: label}, for other labels than the column's name. dashed: columns with a dashed line, of the colour of the
+    line before.
     """
     if not run.plot_due() or not run.rows:
         return
     reference, names = reference or {}, names or {}
-    known = {name for row in run.rows for name in row}
+    known = {name for row in run.rows for name, value in row.items() if value}
     panels = {title: [name for name in columns if name in known] for title, columns in panels.items()}
     panels = {title: columns for title, columns in panels.items() if columns}
     across = min(3, len(panels))
@@ -83,19 +85,18 @@ def save_curves(
             ends, values = [], [row[name] for name in columns for row in run.rows if name in row]
             for name in columns:
                 epochs, curve = zip(*((row["epoch"], row[name]) for row in run.rows if name in row), strict=True)
-                [line] = axes.plot(epochs, curve, marker="o", markersize=2.5, linewidth=1.4)
+                style = {"linestyle": "--", "color": axes.lines[-1].get_color()} if name in dashed else {}
+                [line] = axes.plot(epochs, curve, marker="o", markersize=2.5, linewidth=1.4, **style)
                 ends.append((curve[-1], names.get(name, name), line.get_color()))
-            if title in reference:
+            if title in reference and not (title in percent and reference[title][0] < 0.9 <= min(values)):
                 height, label = reference[title]
                 axes.axhline(height, color="0.35", linestyle="--", linewidth=1)
                 ends.append((height, label, "0.35"))
             if title in percent:
-                axes.set_ylim(0, 1)
+                axes.set_ylim(0.9 if min(values) >= 0.9 else 0, 1)
                 axes.yaxis.set_major_formatter("{x:.0%}")
             elif title in logarithmic and 0 < 10 * min(values) < max(values):
                 logarithmic_axis(axes)
-            elif not any(values):
-                axes.set_ylim(-0.1, 1)  # all zeros: matplotlib would zoom in on nothing
             label_ends(axes, ends)
         figure.suptitle(run.title, fontsize=11)
         save_figure(run.folder / "curves.png", figure)
@@ -153,10 +154,10 @@ def save_confusion(
     with new_figure(width, height, "".join((title, *row_labels, *column_labels))) as figure:
         axes = figure.add_subplot()
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(shares**0.4, cmap="Blues", vmin=0, vmax=1)  # so that one in a hundred can be seen
         for (i, j), share in np.ndenumerate(shares):
             if share >= 0.0005:
-                colour = "white" if share > 0.5 else "0.25"
+                colour = "white" if share > 0.25 else "0.25"
                 axes.text(j, i, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(column_labels)), column_labels, fontsize=9)
         axes.set_yticks(range(len(row_labels)), row_labels, fontsize=9)

@@ -128,9 +128,10 @@ class Run:
         return [row for row in self.rows if isinstance(row["epoch"], int) and row["epoch"]]
 
     @property
-    def when(self) -> str:
-        """The place in training in a picture's title."""
-        return f"epoch {self.epoch}" if self.epoch else "untrained"
+    def headline(self) -> str:
+        """What a picture shows, for its title: the model, its data and how long it has trained."""
+        when = f" after {self.epoch} epoch{'s' * (self.epoch > 1)}" if self.epoch else ", untrained"
+        return self.title + when
 
     def plot_due(self) -> bool:
         """Whether to plot the curves now: at the end of the run, and every PLOT_EVERY seconds before it."""

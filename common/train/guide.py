@@ -24,9 +24,8 @@ UNLABELLED = 255  # a category that stands for none
 
 # [tuned: docs/notes.md]
 SCALES = (5, 5, 20, 60, 200)  # neighbour i is the nearest within a random 1/SCALES[i] of the set; the last is far
-SELECT_AT = 0.4  # share of the updates after which a network is judged, while its categories are still held equal
-MERGED_BELOW = 1 / 3  # smallest category, over its fair share, that then shows kinds that merged: another one starts
-NETWORKS = 3  # at most; of several the one with the best information between far neighbours continues
+RESTARTS = 3  # networks that start; the one with the best `neighbour_information` at the last scale continues
+SELECT_AT = 0.4  # share of the updates after which one is selected
 BALANCE = 3.0  # weight of the categories' entropy until then; it falls to 1 at 70 % of the updates
 
 # Chosen in early trials that are not kept.
@@ -288,10 +287,10 @@ def fit_pseudo_labels(
     select_at = round(SELECT_AT * updates)
     autocast = mixed_precision(device, precision)
     random = stream(seed, "guide", device=device)
-    with bar(updates, "clustering the images") as progress:
+    with bar(updates + (RESTARTS - 1) * select_at, "clustering the images") as progress:
         pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
         far, candidates = pairs[:, -1], []
-        for number in range(NETWORKS):
+        for number in range(RESTARTS):
             with torch.random.fork_rng(devices=[]):  # the caller's random state on the CPU stays
                 torch.manual_seed(stream_seed(seed, "guide weights", number))
                 network = ClusterNet(categories).to(device, memory_format=torch.channels_last)
@@ -299,12 +298,8 @@ def fit_pseudo_labels(
             for update in range(select_at):
                 train_step(network, optimizer, images, pairs, update / updates, random, autocast)
                 progress.update()
-            information, smallest = judge(network, images, far, autocast)
-            candidates.append((information, number, network, optimizer))  # `number` breaks ties
-            if smallest >= MERGED_BELOW:
-                break
-            progress.total += select_at
-        *_, network, optimizer = max(candidates)
+            candidates.append((neighbour_information(network, images, far, autocast), number, network, optimizer))
+        *_, network, optimizer = max(candidates)  # `number` breaks ties
         for update in range(select_at, updates):
             train_step(network, optimizer, images, pairs, update / updates, random, autocast)
             progress.update()
@@ -326,12 +321,11 @@ def predict(network: ClusterNet, images: Tensor, autocast: torch.autocast) -> tu
     return torch.cat(logits), torch.cat(factors)
 
 
-def judge(network: ClusterNet, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> tuple[float, float]:
-    """The mutual information in nats between the categories of the first 5,000 images and of their neighbours (n,), and
-    the smallest category's size over its fair share.
+def neighbour_information(network: ClusterNet, images: Tensor, neighbour: Tensor, autocast: torch.autocast) -> float:
+    """The mutual information in nats between the categories of the first 5,000 images and of their neighbours (n,).
 
-    Unlike the share of pairs that agree, the information is lower if fewer categories are used.
+    Unlike the share of pairs that agree, it is lower if fewer categories are used.
     """
     pair = (predict(network, x, autocast)[0] for x in (images[:5000], images[neighbour[:5000]]))
-    one, other = (F.one_hot(logits.argmax(dim=1), logits.shape[1]).float() for logits in pair)
-    return mutual_information(one, other, balance=1.0).item(), one.mean(dim=0).min().item() * one.shape[1]
+    hard = (F.one_hot(logits.argmax(dim=1), logits.shape[1]).float() for logits in pair)
+    return mutual_information(*hard, balance=1.0).item()
