@@ -12,11 +12,10 @@ The paper's objective asks that c1 can be predicted, not that it is the digit. S
 real images without a label (common/train/guide.py) into ten categories, and measures each image's slant and thickness.
 Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
-Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, samples from a moving
-average of G, normal noise; `--paper` takes all five back. Others stay: L_I also trains the layers that D and Q share,
-and Q's deviation is fixed (both as in the authors' code); G learns from D's images, not from new ones.
-D ends in two logits and a softmax, which equals a sigmoid of their difference. Labels never reach training: they say
-which digit a category is, and how well c1 agrees with the digits.
+Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, a gradient penalty,
+samples from averaged weights, normal noise; `--paper` takes all six back. Others stay: L_I also trains the layers that
+D and Q share, and Q's deviation is fixed (both as in the authors' code); G learns from D's images, not from new ones.
+Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
 """
 
 import copy
@@ -46,6 +45,7 @@ from common.train.optim import adam, ema_decay, linear_decay, optimizer_step, sc
 from common.train.random import sample, stream_seed
 
 EVAL_BATCH = 250  # images at a time in a trained model, so that memory stays that of training
+PENALTY_EVERY = 4  # updates from one gradient penalty to the next, which then counts as often (arXiv:1912.04958)
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,16 @@ class Config(Settings):
     info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
     continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
+    gradient_penalty: float = 0.1  # beyond the paper: weight of D's squared gradient in real images; 0: none
     average: float = 0.3  # samples come from the mean of G's weights over this last share of the updates; 0: G itself
     seed: int = 0  # decides weights, order, codes and noise
     paper: bool = False  # the paper's recipe: no guide, its learning rates throughout, no average, 12 epochs
 
     SCRIPT = "infogan"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
-    PRESETS["paper"]["noise"] = "uniform"  # [authors' code]
+    PRESETS["paper"] |= {"gradient_penalty": 0.0, "noise": "uniform"}
     LIMITS = {"categories": (2, 100, 0), "continuous": (0, 8)}
-    LIMITS |= dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (0, 1000))
+    LIMITS |= dict.fromkeys(("info_weight", "continuous_weight", "guide_weight", "gradient_penalty"), (0, 1000))
 
     @property
     def guided(self) -> bool:
@@ -97,6 +98,12 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """
     real, fake = torch.ones_like(real_logits[:, 0]).long(), torch.zeros_like(fake_logits[:, 0]).long()
     return F.cross_entropy(real_logits, real) + F.cross_entropy(fake_logits, fake)
+
+
+def gradient_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """R1 / gamma of Mescheder et al. 2018 (arXiv:1801.04406): half the squared gradient of D's logit in real images."""
+    [gradient] = torch.autograd.grad((real_logits[:, 1] - real_logits[:, 0]).sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -326,6 +333,7 @@ def update(
     random: torch.Generator,
     autocast: torch.autocast,
     decay: float,
+    penalise: bool = False,
 ) -> dict[str, Tensor]:
     """A step of D and Q, one of G on the same generated images, then the moving average; returns the scalars to log.
 
@@ -337,6 +345,7 @@ def update(
     # D and Q minimise -V(D, G) - lambda L_I. Only the images are detached: L_I also trains the shared trunk, as in the
     # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q trains with weight 1 on detached features.
     with autocast:
+        real.requires_grad_(penalise)
         fake = g(latent.joined(config.categories))
         real_features, fake_features = d.features(real), d.features(fake.detach())  # apart, for BatchNorm
         real_logits, fake_logits = d.real_or_fake(real_features), d.real_or_fake(fake_features)
@@ -349,6 +358,8 @@ def update(
             bound, more = information(d.posterior(real_features), *pseudo_labels, config.continuous_weight)
             loss = loss - config.guide_weight * bound
             scalars |= {f"guide_{name}": value for name, value in more.items()}
+        if penalise:
+            loss = loss + PENALTY_EVERY * config.gradient_penalty * gradient_penalty(real_logits, real)
     optimizer_step(optimizer_d, loss)
     # G minimises -E log D(G(z, c)) - lambda L_I, through D and Q as they are now.
     with autocast, frozen(d):
@@ -381,8 +392,7 @@ def main(config: Config) -> dict:
             run.attempt(save_epoch, model, latent)
         if not guide.fitted:
             run.say(f"Part 1 of 3: the guide learns {config.categories} groups without labels")
-            updates = 10 if config.smoke else None
-            guide.fit(images, test_images, config.seed, run.precision, updates, run.console.bar)
+            guide.fit(images, test_images, config.seed, run.precision, 10 if config.smoke else None, run.console.bar)
             run.save()  # the pseudo-labels are part of the checkpoint
             agree = f"{guide.neighbours_agree.item():.1%} of neighbouring images are in one group"
             run.say(f"guide done in {run.elapsed:.0f} s: {agree} ({guide.agree_at_least:.0%} or more is healthy)")
@@ -393,7 +403,8 @@ def main(config: Config) -> dict:
                 scale_learning_rates(linear_decay(run.progress, config.decay_from, 0.02), *optimizers)
                 real = to_float(images.index_select(0, batch))
                 decay = ema_decay(config.average, run.updates, run.total_updates)
-                run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay))
+                penalise = config.gradient_penalty > 0 and run.updates % PENALTY_EVERY == 0
+                run.log(update(model, optimizers, real, guide.lookup(batch), random, run.autocast, decay, penalise))
             tables = contingency_tables(model, run.data)
             row = measure(run, model, tables)
             shown, collapsed = columns(config), metrics.collapse([*run.epoch_rows, row])

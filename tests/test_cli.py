@@ -52,7 +52,7 @@ BY_NAME = {
     **{"epochs": (0, 100_001), "batch_size": (1, 1_000_001), "seed": (-1, 2**32), "shift": (-1, 15)},
     **{"noise_size": (0, 4097), "hidden": (0, 784), "hidden_bias": (-101, 101), "decay_from": (-0.1, 1.1)},
     **dict.fromkeys(("learning_rate", "learning_rate_sgd", "learning_rate_d", "learning_rate_g"), (-1, 2)),
-    **dict.fromkeys(("info_weight", "continuous_weight", "guide_weight"), (-1, 1001)),
+    **dict.fromkeys(("info_weight", "continuous_weight", "guide_weight", "gradient_penalty"), (-1, 1001)),
     **{"leak": (-0.1, 1.1), "beta1": (1,), "average": (-0.1, 1.1), "device": ("tpu",), "optimizer": ("rmsprop",)},
 }
 FIELDS = {field.name: (script, field) for script in CONFIGS for field in dataclasses.fields(CONFIGS[script])}
@@ -168,7 +168,7 @@ def test_a_config_that_does_not_fit_is_named_with_what_is_wrong(tmp_path, change
 
 SMOKE = {"smoke": True, "epochs": 2, "batch_size": 64, "dataset": "drawn"}
 PAPER = {"paper": True, "epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}
-PAPER |= {"noise": "uniform"}
+PAPER |= {"gradient_penalty": 0.0, "noise": "uniform"}
 PARSED = [
     ("infogan", "--learning-rate-g 5e-4 --seed=3 --out x/y", {"learning_rate_g": 5e-4, "seed": 3, "out": Path("x/y")}),
     ("infogan", "--learn-variance --no-learn-variance --no-paper --quiet", {"quiet": True}),

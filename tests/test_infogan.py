@@ -113,10 +113,10 @@ def untrained(**fields: object) -> InfoGAN:
     return InfoGAN(Config(**fields))
 
 
-def update(model: InfoGAN, pseudo_labels: tuple | None = None) -> dict[str, Tensor]:
+def update(model: InfoGAN, pseudo_labels: tuple | None = None, penalise: bool = False) -> dict[str, Tensor]:
     """The first update of the optimisers, the same at every call. With a learning rate of 0 a network is still."""
     real, optimizers = torch.rand(BATCH, 1, 28, 28, generator=seeded(1)), infogan.make_optimizers(model)
-    return infogan.update(model, optimizers, real, pseudo_labels, seeded(2), FLOAT32, 0.25)
+    return infogan.update(model, optimizers, real, pseudo_labels, seeded(2), FLOAT32, 0.25, penalise)
 
 
 MODES = [(None, {}), (PSEUDO_LABELS, {"learn_variance": True}), (None, {"info_weight": 0.0})]
@@ -155,6 +155,21 @@ def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(
     first, second = (b - a for a, b in pairwise(slopes))
     assert first.abs().max() > 1e-4
     torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
+
+
+def test_the_gradient_penalty_is_that_of_a_linear_d_and_moves_d_by_its_weight():
+    real, slope = torch.rand(5, 1, 28, 28, generator=seeded(1)).requires_grad_(), torch.rand(784, generator=seeded(2))
+    logits = torch.stack((-real.flatten(1) @ slope, 2 * real.flatten(1) @ slope), dim=1)
+    assert infogan.gradient_penalty(logits, real).item() == pytest.approx(9 / 2 * slope.square().sum().item(), rel=1e-5)
+    slopes = []
+    for weight, penalise in ((0.3, False), (0.0, True), (1.0, True), (2.0, True)):
+        model = untrained(learning_rate_d=0.0, gradient_penalty=weight)
+        update(model, PSEUDO_LABELS, penalise)
+        slopes.append(model.discriminator.dense[0].weight.grad)
+    torch.testing.assert_close(slopes[0], slopes[1])
+    first, second = (b - a for a, b in pairwise(slopes[1:]))
+    assert first.abs().max() > 1e-4
+    torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
 
 
 def test_a_plain_gan_is_the_same_whatever_q_is():
@@ -230,16 +245,18 @@ def test_other_settings_run_to_the_end_and_load_and_without_a_guide_nothing_is_c
 
 @pytest.mark.usefixtures("without_pictures")
 def test_learning_rates_fall_the_decay_rises_and_a_failed_guide_and_a_collapse_are_warned_of(out, monkeypatch, capfd):
-    rates, decays = [], []
+    rates, decays, penalised = [], [], []
 
     def update(model: InfoGAN, optimizers: tuple, *rest: object) -> dict[str, Tensor]:
         rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
-        decays.append(rest[-1])
+        decays.append(rest[-2])
+        penalised.append(rest[-1])
         return {name: torch.tensor(0.999 if name == "d_real" else 0.001) for name in LOGGED}
 
     monkeypatch.setattr(infogan, "update", update)
     infogan.main(tiny_config(out, decay_from=0.5, guide_weight=0.0))
     assert rates == [pytest.approx([8e-4 * factor, 1e-3 * factor]) for factor in (1, 1, 1, 0.51)]
+    assert penalised == [True, False, False, False]  # every fourth
     assert (decays, capfd.readouterr().err) == ([ema_decay(0.3, n, 4) for n in range(4)], "")
     of_one_category = torch.zeros(128), torch.zeros(128, 2), torch.ones(()), torch.zeros(64)
     monkeypatch.setattr(guide, "fit_pseudo_labels", lambda *_: of_one_category)
@@ -411,7 +428,9 @@ class Bars:
 @pytest.fixture
 def run(tmp_path, tiny, monkeypatch):
     """A run in its last epoch. `saved` has what the functions that write a file were called with."""
-    run = SimpleNamespace(folder=tmp_path, data=tiny, title="a run", epoch=7, when="epoch 7", rows=[{"accuracy": 0.5}])
+    run = SimpleNamespace(
+        folder=tmp_path, data=tiny, title="a run", epoch=7, headline="a run after 7 epochs", rows=[{"accuracy": 0.5}]
+    )
     run.config = Bars.config
     run.picture_due, run.attempt, run.saved = True, lambda save, *given: save(run, *given), []
     for room, name in ((figures, "save_grid"), (plots, "save_figure"), (plots, "save_confusion"), (look, "save_page")):
@@ -439,7 +458,7 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
     first = ", named by the class it matches; columns share one noise vector"
     swept = ("c1", first), *((code, f"; {code} goes from -2 to 2 (trained on -1 to 1)") for code in ("c2", "c3"))
     for (grid, _, title, rows, columns), (code, what) in zip(grids, swept, strict=True):
-        said = f"a run, epoch 7, c1 right on 50.0% of the test images\neach row is one category of c1{what}"
+        said = f"a run after 7 epochs, c1 right on 50.0% of the test images\neach row is one value of c1{what}"
         assert (grid, title, rows) == (f"epoch_007_{code}.png", said, list(DIGITS))
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
     titles = ["c1: the category", "c2: slant", "c3: thickness"]

@@ -10,7 +10,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.container import ErrorbarContainer
 from PIL import Image
 from scipy.linalg import sqrtm
 
@@ -37,7 +36,7 @@ def saved(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, tiny):
-    place = {"epoch": 3, "epochs": 3, "when": "epoch 3", "plot_due": lambda: True, "say": print}
+    place = {"epoch": 3, "epochs": 3, "headline": "a run after 3 epochs", "plot_due": lambda: True, "say": print}
     return SimpleNamespace(folder=tmp_path, data=tiny, title="a run", rows=ROWS, **place)
 
 
@@ -143,20 +142,29 @@ def test_curves_have_a_panel_per_entry_and_a_line_per_column_that_was_measured_a
     assert saved == [figure]
 
 
-def test_axes_are_in_percent_or_logarithmic_over_a_factor_of_ten_and_zeros_are_not_zoomed(saved, run):
-    names = ("loss", "tiny", "none", "share")
-    run.rows = [{**row, "share": 0.5} for row in ROWS]
-    plots.save_curves(run, {name: [name] for name in names}, logarithmic=names, percent=["share"])
+def test_axes_are_in_percent_or_logarithmic_over_a_factor_of_ten_and_zeros_have_none(saved, run):
+    names = ("loss", "tiny", "none", "share", "high")
+    run.rows = [{**row, "share": 0.5, "high": 0.95} for row in ROWS]
+    reference = {name: (0.1, "chance") for name in names[3:]}
+    plots.save_curves(run, {name: [name] for name in names}, reference, names, names[3:])
     axes = saved[0].axes
-    assert [panel.get_yscale() for panel in axes] == ["linear", "log", "linear", "linear"]
-    assert [panel.get_ylim() for panel in axes[2:]] == [(-0.1, 1), (0, 1)]
+    assert [(panel.get_title(), panel.get_yscale()) for panel in axes[:2]] == [("loss", "linear"), ("tiny", "log")]
+    assert [(panel.get_title(), panel.get_ylim()) for panel in axes[2:]] == [("share", (0, 1)), ("high", (0.9, 1))]
+    assert [len(panel.lines) for panel in axes[2:]] == [2, 1]  # the reference would lie below the axes
+
+
+def test_a_dashed_line_has_the_colour_of_the_line_before(saved, run):
+    run.rows = [{**row, "half": row["loss"] / 2} for row in ROWS]
+    plots.save_curves(run, {"a": ["loss", "half"]}, dashed=["half"])
+    one, other = saved[0].axes[0].lines
+    assert (one.get_color(), one.get_linestyle(), other.get_linestyle()) == (other.get_color(), "-", "--")
 
 
 @pytest.mark.parametrize(("names", "rotation"), [(LONG, 35), (SHORT, 0)])
 def test_confusion_shows_percent_of_rows_and_rotates_long_names(saved, names, rotation):
     plots.save_confusion("confusion.png", np.array([[8, 2], [0, 0]]), "a run", ("r0", "r1"), names, ("of y", "of x"))
     axes = saved[0].axes[0]
-    assert axes.images[0].get_array().tolist() == [[0.8, 0.2], [0, 0]]
+    assert axes.images[0].get_array().tolist() == [[0.8**0.4, 0.2**0.4], [0, 0]]
     assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("80.0", (0, 0)), ("20.0", (1, 0))]
     assert (axes.get_ylabel(), axes.get_xlabel(), axes.get_title()) == ("of y", "of x", "a run")
     assert [label.get_text() for label in (*axes.get_yticklabels(), *axes.get_xticklabels())] == ["r0", "r1", *names]
@@ -193,10 +201,14 @@ def test_shares_stand_beside_those_of_the_training_set_with_the_range_of_several
     shares = [[0.25, 0.75], [0.3, 0.7], [0.5, 0.5]][:runs]
     gan.save_shares(Path("digits.png"), data, "three runs", shares)
     axes = saved[0].axes[0]
-    bars = {bar.get_label(): [patch.get_height() for patch in bar] for bar in axes.containers if len(bar) == 2}
-    label, middle = ("64 samples", shares[0]) if runs == 1 else ("64 samples of each of 3 runs", shares[1])
-    assert bars == {"training images": [0.25, 0.75], label: pytest.approx(middle)}
-    lines = [line for bar in axes.containers if isinstance(bar, ErrorbarContainer) for line in bar[2][0].get_segments()]
+    dots = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    label, middle = ("64 samples", shares[0])
+    if runs == 3:
+        label, middle = "64 samples of each of 3 runs, lowest to highest", shares[1]
+    assert list(dots) == ["training images", label]
+    assert dots["training images"].get_ydata().tolist() == [0.25, 0.75]
+    assert dots[label][0].get_ydata() == pytest.approx(middle)
+    lines = [line for bar in axes.containers for part in bar[2] for line in part.get_segments()]
     ends = [line[:, 1].tolist() for line in lines]
     assert ends == ([] if runs == 1 else [pytest.approx([0.25, 0.5]), pytest.approx([0.5, 0.75])])
     assert [label.get_text() for label in axes.get_xticklabels()] == list(LONG)
