@@ -63,7 +63,7 @@ class Config(Settings):
     learning_rate_g: float = 1e-3  # Adam's for G [paper C.1]
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [authors' code]
-    info_weight: float = 1.0  # lambda of Eq. 6; 0: the plain GAN of Fig. 1, Q trains without affecting D or G
+    info_weight: float = 0.6  # lambda of Eq. 6 for G [tuned]; 0: the plain GAN of Fig. 1, Q doesn't affect D or G
     continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
     gradient_penalty: float = 0.1  # beyond the paper: weight of D's squared gradient in real images; 0: none
@@ -73,7 +73,7 @@ class Config(Settings):
 
     SCRIPT = "infogan"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
-    PRESETS["paper"] |= {"gradient_penalty": 0.0, "noise": "uniform"}
+    PRESETS["paper"] |= {"gradient_penalty": 0.0, "info_weight": 1.0, "noise": "uniform"}
     LIMITS = {"categories": (2, 100, 0), "continuous": (0, 8)}
     LIMITS |= dict.fromkeys(("info_weight", "continuous_weight", "guide_weight", "gradient_penalty"), (0, 1000))
 
@@ -342,8 +342,8 @@ def update(
     (optimizer_d, optimizer_g), config, g, d = optimizers, model.config, model.generator, model.discriminator
     latent = model.sample_latent(len(real), random)
     code = latent.category, latent.continuous
-    # D and Q minimise -V(D, G) - lambda L_I. Only the images are detached: L_I also trains the shared trunk, as in the
-    # authors' code (Eq. 6 minimises over G and Q alone). At lambda 0 Q trains with weight 1 on detached features.
+    # D and Q minimise -V(D, G) - L_I. Only the images are detached: L_I also trains the shared trunk, as in the
+    # authors' code (Eq. 6 minimises over G and Q alone), except at lambda 0.
     with autocast:
         real.requires_grad_(penalise)
         fake = g(latent.joined(config.categories))
@@ -352,7 +352,7 @@ def update(
         loss_d = discriminator_loss(real_logits, fake_logits)
         q = d.posterior(fake_features if config.info_weight else fake_features.detach())
         bound, scalars = information(q, *code, config.continuous_weight)
-        loss = loss_d - (config.info_weight or 1.0) * bound
+        loss = loss_d - bound
         if pseudo_labels:
             # Beyond the paper: the same bound on real images, for the guide's codes.
             bound, more = information(d.posterior(real_features), *pseudo_labels, config.continuous_weight)

@@ -44,7 +44,7 @@ COPIED = {
     "widths": {"widths.png": "autoencoder_sweep.png"},
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-SIZES = {"desktop": (1200, 1010), "phone": (390, 1490)}
+SIZES = {"desktop": (1280, 900), "phone": (390, 1700)}
 # The strokes of a 7 on the explorer's sheet, in shares of its size.
 DRAW_SEVEN = """<script>addEventListener("load", () => setTimeout(() => {
   const paper = document.querySelector("#paper"), box = paper.getBoundingClientRect();
@@ -143,20 +143,27 @@ def save_networks(model: infogan.InfoGAN, path: Path) -> None:
         "Q": (1, 1 + len(trunk), [], q_layers, "#fce0c4", "Q(c | image):\nc1, c2, c3"),
         "guide": (0, 0, ["real image"], [*body, heads], "#d5ebd0", "c1: category\nc2: slant\nc3: thickness"),
     }
-    arrow = {"arrowstyle": "->", "color": "0.3"}
     with plots.new_figure(11, 4.6) as figure:
-        axes = figure.add_subplot(xlim=(-1, 7), ylim=(-0.5, 3.5))
+        axes, boxes = figure.add_subplot(xlim=(-1, 7), ylim=(-0.5, 3.5)), {}
         axes.axis("off")
+
+        def arrow(start: tuple, end: tuple, **style: str) -> None:
+            ends = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
+            style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0} | ends | style
+            axes.annotate("", end[::-1], start[::-1], arrowprops=style)
+
         for name, (y, first, before, inner, colour, after) in rows.items():
             axes.text(first - 0.9, y, name, ha="left", va="center", fontsize=13, fontweight="bold")
             for x, text in enumerate((*before, *inner, after), start=first):
                 style = {"boxstyle": "round,pad=0.45", "facecolor": colour if text in inner else "white"}
-                axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style | {"edgecolor": "0.5"})
+                box = style | {"edgecolor": "0.5"}
+                boxes[y, x] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box)
                 if x > first:
-                    axes.annotate("", (x - 0.36, y), (x - 0.64, y), arrowprops=arrow)
-        arrow["connectionstyle"] = "arc3,rad=0.2"
-        axes.annotate("", (3.7, 1), (3, 1.72), arrowprops=arrow)
-        axes.annotate("", (6, 0.72), (5.5, 0), arrowprops=arrow | {"linestyle": "--"})
+                    arrow((y, x - 1), (y, x))
+        trunk_end, image, answer = (2, len(trunk)), (3, len(g_layers) + 1), (1, 3 + len(trunk))
+        arrow(trunk_end, (1, 1 + len(trunk)), connectionstyle="arc3,rad=0.2")
+        arrow(image, (2, 0), connectionstyle="arc,angleA=-90,angleB=90,armA=36,armB=36,rad=8")
+        arrow((0, 2 + len(body)), answer, connectionstyle="arc3,rad=0.2", linestyle="--")
         axes.text(6, 0.2, "what Q must predict\nfor real images", ha="left", va="center", fontsize=9, color="0.3")
         plots.save_figure(path, figure)
 
@@ -174,7 +181,7 @@ def photograph(page: Path, browser: str, size: tuple[int, int], path: Path) -> N
         frame = f'<body style="margin:0"><iframe src="page.html" width={size[0]} height={size[1]} style="border:0">'
         (Path(scratch) / "frame.html").write_text(frame)
         shot = Path(scratch) / "shot.png"
-        switches = (f"--screenshot={shot}", "--window-size=1400,1600", "--virtual-time-budget=20000")
+        switches = (f"--screenshot={shot}", "--window-size=1400,1800", "--virtual-time-budget=20000")
         switches += ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={scratch}/p")
         command = [browser, *switches, (Path(scratch) / "frame.html").as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=300)

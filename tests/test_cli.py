@@ -168,7 +168,7 @@ def test_a_config_that_does_not_fit_is_named_with_what_is_wrong(tmp_path, change
 
 SMOKE = {"smoke": True, "epochs": 2, "batch_size": 64, "dataset": "drawn"}
 PAPER = {"paper": True, "epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}
-PAPER |= {"gradient_penalty": 0.0, "noise": "uniform"}
+PAPER |= {"gradient_penalty": 0.0, "info_weight": 1.0, "noise": "uniform"}
 PARSED = [
     ("infogan", "--learning-rate-g 5e-4 --seed=3 --out x/y", {"learning_rate_g": 5e-4, "seed": 3, "out": Path("x/y")}),
     ("infogan", "--learn-variance --no-learn-variance --no-paper --quiet", {"quiet": True}),

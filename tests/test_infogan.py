@@ -140,13 +140,16 @@ def test_each_step_moves_its_own_network_alone_and_the_average_follows_g(network
         torch.testing.assert_close(model.ema.get_parameter(name), 0.25 * before[f"ema.{name}"] + 0.75 * weight)
 
 
-WEIGHTS = [(network, name, None, 1.0) for network in ("discriminator", "generator") for name in ("info", "continuous")]
-WEIGHTS += [("discriminator", name, PSEUDO_LABELS, 1e-6) for name in ("guide", "continuous")]
+WEIGHTS = [
+    ("generator", "info", None, 1.0),
+    *((name, "continuous", None, 1.0) for name in ("discriminator", "generator")),
+]
+WEIGHTS += [("discriminator", name, PSEUDO_LABELS, 0.0) for name in ("guide", "continuous")]
 
 
 @pytest.mark.parametrize(("network", "name", "labels", "info_weight"), WEIGHTS)
 def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(network, name, labels, info_weight):
-    """With pseudo-labels it is that of real images alone, since the other hardly counts."""
+    """With pseudo-labels it is that of real images alone: at weight 0 the other does not reach the trunk."""
     slopes = []
     for weight in (0.0, 1.0, 2.0):
         model = untrained(**{"learning_rate_d": 0.0, "info_weight": info_weight, f"{name}_weight": weight})
@@ -155,6 +158,15 @@ def test_the_information_moves_the_shared_trunk_and_the_generator_by_its_weight(
     first, second = (b - a for a, b in pairwise(slopes))
     assert first.abs().max() > 1e-4
     torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
+
+
+def test_the_weight_of_the_information_is_that_of_g_alone():
+    d = []
+    for weight in (0.5, 2.0):
+        model = untrained(learning_rate_d=0.0, learning_rate_g=0.0, info_weight=weight)
+        update(model)
+        d.append(model.discriminator.head_q[0].weight.grad)
+    assert torch.equal(*d)
 
 
 def test_the_gradient_penalty_is_that_of_a_linear_d_and_moves_d_by_its_weight():
