@@ -63,7 +63,7 @@ class Config(Settings):
     learning_rate_g: float = 1e-3  # Adam's for G [paper C.1]
     decay_from: float = 0.4  # share of the updates after which both learning rates fall evenly to 2 %; 1: never
     beta1: float = 0.5  # Adam's decay of the first moment [authors' code]
-    info_weight: float = 0.6  # lambda of Eq. 6 for G [tuned]; 0: the plain GAN of Fig. 1, Q doesn't affect D or G
+    info_weight: float = 0.6  # lambda of Eq. 6 for G [tuned: docs/notes.md]; 0: a plain GAN, Q affects neither D nor G
     continuous_weight: float = 1.0  # weight of c2, c3, … within L_I, relative to c1 [paper: 1]
     guide_weight: float = 1.0  # beyond the paper: weight of the guide's pseudo-labels of real images; 0: none
     gradient_penalty: float = 0.1  # beyond the paper: weight of D's squared gradient in real images; 0: none
@@ -337,7 +337,8 @@ def update(
 ) -> dict[str, Tensor]:
     """A step of D and Q, one of G on the same generated images, then the moving average; returns the scalars to log.
 
-    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and codes (n, at most 2), None without guide.
+    real: images (n, 1, 28, 28) in [0, 1]; pseudo_labels: their c1 (n,) and codes (n, at most 2), None without guide;
+    penalise: whether D pays for its gradient this time.
     """
     (optimizer_d, optimizer_g), config, g, d = optimizers, model.config, model.generator, model.discriminator
     latent = model.sample_latent(len(real), random)
