@@ -55,7 +55,7 @@ class Config(Settings):
     # machine
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16 is slower on small layers [docs/speed.md]
 
-    SCRIPT = "autoencoder"
+    SCRIPT, NAME = "autoencoder", "Autoencoder"
     LIMITS = {"hidden": (1, PIXELS - 1), "hidden_bias": (-100, 100), "learning_rate_sgd": (0, 1)}
 
 

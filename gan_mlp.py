@@ -57,7 +57,7 @@ class Config(Settings):
     average: float = 0.3  # samples come from the mean of G's weights over this last share of the updates; 0: G itself
     seed: int = 0  # decides weights, order and noise
 
-    SCRIPT = "gan_mlp"
+    SCRIPT, NAME = "gan_mlp", "GAN"
     LIMITS = {"widths_g": (1, 8192), "widths_d": (1, 8192), "leak": (0, 1), "shift": (0, 14)}
 
 

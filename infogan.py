@@ -71,7 +71,7 @@ class Config(Settings):
     seed: int = 0  # decides weights, order, codes and noise
     paper: bool = False  # the paper's recipe: no guide, its learning rates throughout, no average, 12 epochs
 
-    SCRIPT = "infogan"
+    SCRIPT, NAME = "infogan", "InfoGAN"
     PRESETS = {"paper": {"epochs": 12, "learning_rate_d": 2e-4, "decay_from": 1.0, "guide_weight": 0.0, "average": 0.0}}
     PRESETS["paper"] |= {"gradient_penalty": 0.0, "info_weight": 1.0, "noise": "uniform"}
     LIMITS = {"categories": (2, 100, 0), "continuous": (0, 8)}
@@ -390,7 +390,7 @@ def main(config: Config) -> dict:
 
         run.attempt(save_reals)
         if run.step == 0:
-            run.attempt(save_epoch, model, latent)
+            run.attempt(save_epoch, model, latent, guide)
         if not guide.fitted:
             run.say(f"Part 1 of 3: the guide learns {config.categories} groups without labels")
             guide.fit(images, test_images, config.seed, run.precision, 10 if config.smoke else None, run.console.bar)
@@ -410,7 +410,7 @@ def main(config: Config) -> dict:
             row = measure(run, model, tables)
             shown, collapsed = columns(config), metrics.collapse([*run.epoch_rows, row])
             run.end_epoch(row, *shown, warnings=(failed, collapsed))
-            run.attempt(save_epoch, model, latent)
+            run.attempt(save_epoch, model, latent, guide)
         return report(run, model, latent, guide, tables or contingency_tables(model, run.data), failed)
 
 

@@ -2,18 +2,20 @@
 
     python studies/compare.py outputs/infogan/run-001 outputs/infogan/run-002
 
-Writes compare.png (the curves of all runs, above the last picture of each) and compare.csv (a column per run: the
-fields in which they differ, then what they reached) to outputs/<script>/compare-NNN, and prints where they differ, the
-best of each figure with a star.
+Writes compare.png (the curves of all runs, above the last pictures of each) and compare.csv (a column per run: the
+fields in which they differ, then what they reached) to outputs/<script>/compare-NNN, and prints where they differ, with
+a star at the best of each figure that all runs have and of which more, or less, is better.
 """
 
 import argparse
 import importlib
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +35,28 @@ from studies.seeds import PLACES, SCRIPTS
 
 ACROSS = 3  # panels, and pictures, in a row
 GAP = 16  # screen pixels between pictures
-HIGHER = ("accuracy", "drawn_as_meant", "info_c", "neighbours_agree")  # is better
-LOWER = ("frechet", "ratio", "mse", "class_total_variation", "dead_units")
+HIGHER = r"(guide_)?accuracy|accuracy_majority_map|drawn_as_meant|info_c\d_nats|guide_neighbours_agree"  # is better
+LOWER = r"frechet|frechet_over_floor|ratio|(train|test)_mse|class_total_variation|dead_units"
+NAMES = {  # of the columns of metrics.csv, above their curves
+    **{"accuracy": "c1 right on test images", "loss": "training loss", "loss_d": "loss of D", "loss_g": "loss of G"},
+    **{"d_real": "D(x): how real D finds real images", "d_fake": "D(G(z)): how real D finds generated images"},
+    **{"frechet": "Fréchet distance", "frechet_over_floor": "Fréchet distance over that of real images"},
+    **{"class_total_variation": "shares of the classes off those of training images", "ratio": "test error over PCA's"},
+    **{"train_mse": "training error", "test_mse": "test error", "pca_test_mse": "PCA's test error"},
+    "dead_units": "hidden units that are always 0",
+}
 
 
 @dataclass(frozen=True)
 class Found:
     """What a run folder holds: fields of its Config, rows of metrics.csv, what the run reached (its complete epochs and
-    the figures of the last one, then those of report.json, which count more), the first picture of its last epoch."""
+    the figures of the last one, then those of report.json, which count more), the first three pictures of its last
+    epoch: of c1, c2 and c3."""
 
     fields: dict[str, Any]
     rows: list[dict[str, float]]
     reached: dict[str, Any]
-    picture: Image.Image | None
+    pictures: list[Image.Image]
 
 
 def look_into(folder: Path, config_class: type[Settings]) -> Found:
@@ -54,10 +65,9 @@ def look_into(folder: Path, config_class: type[Settings]) -> Found:
     last = next((row for row in reversed(rows) if isinstance(row["epoch"], int)), {"epoch": 0})
     reached = {name: value for name, value in last.items() if name not in TIME_COLUMNS}
     reached |= read_json(report) if report.exists() else {}
-    # The first sheet of the last epoch.
-    grids = sorted(folder.glob("epoch_*.png"), key=lambda path: (-int(path.stem.split("_")[1]), path.name))
+    last = max((path.stem.split("_")[1] for path in folder.glob("epoch_*.png")), key=int, default="")
     fields = {name: value for name, value in vars(config).items() if name not in PLACES}
-    return Found(fields, rows, reached, load_picture(grids[0]) if grids else None)
+    return Found(fields, rows, reached, [*map(load_picture, sorted(folder.glob(f"epoch_{last}*.png"))[:3])])
 
 
 def load_picture(path: Path) -> Image.Image:
@@ -96,20 +106,21 @@ def cells(row: dict[str, Any]) -> list[str]:
     """A row as it is printed."""
     name, *values = row.values()
     known = [value for value in values if isinstance(value, (int, float))]
-    better = max if any(part in name for part in HIGHER) else min if any(part in name for part in LOWER) else None
-    best = better(known) if better and known else None
+    better = max if re.fullmatch(HIGHER, name) else min if re.fullmatch(LOWER, name) else None
+    best = better(known) if better and len(known) == len(values) else None
     texts = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
     stars = (" *" if value == best and best is not None else "" for value in values)
     return [name, *map(str.__add__, texts, stars)]
 
 
 def save_page(path: Path, runs: dict[str, Found]) -> None:
-    """The curves of all runs, {label: run}, above the last picture of each; no file if there is neither."""
+    """The curves of all runs, {label: run}, above the last pictures of each; no file if there is neither."""
     columns = dict.fromkeys(name for run in runs.values() for row in run.rows for name in row)
     columns = [name for name in columns if name not in ("epoch", *TIME_COLUMNS) and not name.startswith(SHARE)]
     rows = [[curves(runs, columns)]] if columns else []
-    pictures = [captioned(run.picture, name) for name, run in runs.items() if run.picture]
-    rows += [pictures[i : i + ACROSS] for i in range(0, len(pictures), ACROSS)]
+    pictures = [[captioned(picture, name) for picture in run.pictures] for name, run in runs.items()]
+    at_once = 1 if max(map(len, pictures)) > 1 else ACROSS  # runs in a row
+    rows += filter(None, (list(chain(*pictures[i : i + at_once])) for i in range(0, len(pictures), at_once)))
     if not rows:
         return
     heights = [max(piece.height for piece in row) for row in rows]
@@ -127,7 +138,7 @@ def curves(runs: dict[str, Found], columns: Sequence[str]) -> Image.Image:
     down = math.ceil(len(columns) / ACROSS)
     with plots.new_figure(4.9 * ACROSS, 2.9 * down + 0.5) as figure:
         for i, column in enumerate(columns):
-            axes = plots.epoch_axes(figure, (down, ACROSS, i + 1), column)
+            axes = plots.epoch_axes(figure, (down, ACROSS, i + 1), readable(column))
             for name, run in runs.items():
                 points = [(row["epoch"], row[column]) for row in run.rows if column in row]
                 epochs, values = zip(*points, strict=True) if points else ((), ())
@@ -137,6 +148,13 @@ def curves(runs: dict[str, Found], columns: Sequence[str]) -> Image.Image:
                 plots.logarithmic_axis(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
         return plots.rendered(figure)
+
+
+def readable(column: str) -> str:
+    """The name of a column of metrics.csv in a picture."""
+    if found := re.fullmatch(r"(info|guide)_(c\d)_nats", column):
+        return f"what {'generated' if found[1] == 'info' else 'real'} images tell of {found[2]} [nats]"
+    return NAMES.get(column, column)
 
 
 def captioned(grid: Image.Image, name: str) -> Image.Image:

@@ -28,7 +28,7 @@ from common.run.cli import parse
 from common.train import guide
 from common.train.optim import ema_decay
 from infogan import Config, Discriminator, Generator, InfoGAN
-from tests.helpers import FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
+from tests.helpers import CPU, FLOAT32, make_quick, moved, parameter_names, rows_without_time, tensors
 
 LN_10, LN_2 = math.log(10), math.log(2)
 PERMUTED = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the digit of each category; not its own inverse
@@ -464,7 +464,7 @@ def test_each_code_is_measured_with_its_direction_and_none_if_half_of_the_digits
 
 def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(run, monkeypatch):
     monkeypatch.setattr(look, "sheets", lambda *_: dict.fromkeys(("c1", "c2", "c3"), torch.full((10, 9, 28, 28), 0.5)))
-    look.save_epoch(run, Bars(), infogan.Latent(None, None, None))
+    look.save_epoch(run, Bars(), infogan.Latent(None, None, None), guide.PseudoLabels(0, 0, 10, 2, CPU))
     look.save_codes(run, Bars(), infogan.Latent(None, None, None), NUMBERS)
     *grids, (name, figure) = run.saved
     first = ", named by the class it matches; columns share one noise vector"
@@ -475,6 +475,30 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
         assert " ".join(columns) == ("" if code == "c1" else "-2 -1.5 -1 -0.5 0 0.5 1 1.5 2")
     titles = ["c1: the category", "c2: slant", "c3: thickness"]
     assert (name, [axes.get_title() for axes in figure.axes]) == ("codes.png", titles)
+
+
+def test_the_accuracy_of_the_guide_is_a_line_among_the_curves_once_it_is_known(run, monkeypatch):
+    shown, labels = [], guide.PseudoLabels(128, 64, 10, 2, CPU)
+    monkeypatch.setattr(plots, "save_curves", lambda *given, **how: shown.append((given[2], how["limits"])))
+    run.rows = [{"accuracy": 0.97}, {"loss_d": 1.0}]
+    look.save_curves(run, labels)
+    labels.c1.copy_((run.data.train_labels + 3) % 10)
+    for wrong in (4, 16):
+        labels.test_c1.copy_((run.data.test_labels + 3) % 10)
+        labels.test_c1[:wrong] = (run.data.test_labels[:wrong] + 1) % 10
+        look.save_curves(run, labels)
+    found = [(reference[panel], limits[panel]) for reference, limits in shown for panel in limits if "c1" in panel]
+    assert found == [((0.1, "chance"), (0.9, 1)), ((60 / 64, "guide"), (0.9, 1)), ((48 / 64, "guide"), (0, 1))]
+
+
+def test_the_animation_of_the_codes_moves_one_after_the_other_and_begins_each_where_it_ends(run, monkeypatch):
+    monkeypatch.setattr(figures, "save_sweep", lambda path, sweeps: run.saved.append(sweeps))
+    look.save_codes_animation(run, Bars(), Bars().sample_latent(3, seeded()))
+    [sweeps] = run.saved
+    assert {code: sweep.shape for code, sweep in sweeps.items()} == dict.fromkeys(("c2", "c3"), (20, 10, 28, 28))
+    ink, slant = sweeps["c2"].sum(dim=(1, 2, 3)), metrics.slant(sweeps["c3"][:, :1])
+    assert ((ink.argmax(), ink.argmin()), (slant.argmin(), slant.argmax())) == ((5, 15), (5, 15))
+    assert torch.equal(sweeps["c2"][0], sweeps["c3"][0])
 
 
 def test_agreement_with_labels_is_that_of_the_test_images_under_the_map_of_the_training_images(run):

@@ -96,7 +96,7 @@ def test_a_sweep_shows_its_images_in_rows_of_five_for_each_code_in_turn(tmp_path
             animation.seek(k)
             page = np.array(animation.convert("L"))[28:]
             shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)) > 128)
-        assert (animation.info["loop"], animation.info["duration"]) == (0, 80)
+        assert (animation.info["loop"], animation.info["duration"]) == (0, 800)
     assert [int(page.sum()) for page in shown] == [0, 1, 7, 6]
     assert (shown[1][1, 1], shown[3][1, 1]) == (True, False)
 
@@ -136,7 +136,8 @@ def test_curves_have_a_panel_per_entry_and_a_line_per_column_that_was_measured_a
     for axes, names in zip(figure.axes, (["loss", "tiny"], ["tiny"]), strict=True):
         lines = [list(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 3]
         assert lines == [[row[name] for row in ROWS] for name in names]
-    for change in ({"plot_due": lambda: False}, {"plot_due": lambda: True, "rows": []}):
+    only_time = [{"epoch": 0, "seconds": 1.0}]  # as a run has before its first update
+    for change in ({"plot_due": lambda: False}, {"plot_due": lambda: True, "rows": []}, {"rows": only_time}):
         vars(run).update(change)
         plots.save_curves(run, panels)
     assert saved == [figure]
@@ -145,12 +146,13 @@ def test_curves_have_a_panel_per_entry_and_a_line_per_column_that_was_measured_a
 def test_axes_are_in_percent_or_logarithmic_over_a_factor_of_ten_and_zeros_have_none(saved, run):
     names = ("loss", "tiny", "none", "share", "high")
     run.rows = [{**row, "share": 0.5, "high": 0.95} for row in ROWS]
-    reference = {name: (0.1, "chance") for name in names[3:]}
-    plots.save_curves(run, {name: [name] for name in names}, reference, names, names[3:])
+    reference, limits = {name: (0.1, "chance") for name in names[3:]}, {"share": (0, 1), "high": (0.9, 1)}
+    plots.save_curves(run, {name: [name] for name in names}, reference, names, names[3:4], limits)
     axes = saved[0].axes
     assert [(panel.get_title(), panel.get_yscale()) for panel in axes[:2]] == [("loss", "linear"), ("tiny", "log")]
-    assert [(panel.get_title(), panel.get_ylim()) for panel in axes[2:]] == [("share", (0, 1)), ("high", (0.9, 1))]
+    assert [(panel.get_title(), panel.get_ylim()) for panel in axes[2:]] == [("share", (0, 100)), ("high", (0.9, 1))]
     assert [len(panel.lines) for panel in axes[2:]] == [2, 1]  # the reference would lie below the axes
+    assert [line.get_ydata()[0] for line in axes[2].lines] == [50, 10]
 
 
 def test_a_dashed_line_has_the_colour_of_the_line_before(saved, run):

@@ -170,6 +170,7 @@ class Toy(Settings):
     seed: int = 0
 
     SCRIPT: ClassVar = "toy"
+    NAME: ClassVar = "Toy"
 
 
 @pytest.fixture
@@ -237,10 +238,10 @@ def test_a_run_counts_averages_reports_and_says_what_is_doubtful(train, capsys):
     seconds = pytest.approx(sum(row["seconds"] for row in run.rows))
     report = {"dataset": "drawn", "epochs": 3, "note": None, "score": 0.5, "warning": "odd; end", "seconds": seconds}
     assert files.read_json(run.folder / "report.json") == report
-    said = r"toy on drawn digits, not MNIST, epochs 1 to 3 of 2 updates on 128 images, device cpu, .*, seed 0\n"
+    said = r"Toy on drawn digits, not MNIST: 3 epochs of 2 updates, 128 images\ndevice cpu, .*, seed 0\n"
     said += rf"folder {run.folder}\nloaded so\nas it is\nepoch  seconds  loss %\n"
     said += r"  1/3 +\d+\.\d +[\d.]+\n  2/3 +\d+\.\d +\d+\.\d\n  3/3 .*\n"
-    said += r"\ntoy on .*, after 3 epochs\n  WARNING +odd; end\n  score +half\n"
+    said += r"\nToy on .* after 3 epochs\n  WARNING +odd; end\n  score +half\n  time +0 min \d+ s\n"
     said += rf"  look at +{run.folder / 'codes.png'}\n  folder +{run.folder}\n  train longer +python .* --epochs 6\n"
     captured = capsys.readouterr()
     assert re.fullmatch(said, captured.out)

@@ -194,6 +194,18 @@ def test_the_table_has_what_differs_and_what_was_reached_even_by_an_unfinished_r
         assert picture.width >= 3 * grid.width
 
 
+def test_a_star_is_at_the_best_of_what_all_runs_have_and_more_or_less_of_it_is_better():
+    for name, values, starred in [
+        ("info_c1_nats", (2.1, 2.2), 1),
+        ("frechet", (3.5, 4.0), 0),
+        ("frechet", (3.5, ""), None),
+        ("frechet_floor", (1.4, 1.5), None),
+        ("info_c1_maximum_nats", (2.3, 3.0), None),
+    ]:
+        _, *cells = compare.cells({"": name, **dict(enumerate(values))})
+        assert [cell.endswith(" *") for cell in cells] == [number == starred for number in range(2)], name
+
+
 @pytest.mark.parametrize(("second", "error"), [("gan", "is a run of gan_mlp, not of"), ("report.json", "report.json")])
 def test_what_is_no_run_of_the_script_is_refused_by_name_and_nothing_is_written(runs, tmp_path, second, error):
     if second == "gan":

@@ -43,7 +43,7 @@ def save_hidden_units(run: Run, model: nn.Module) -> None:
     """hidden_units.png: what the twelve units with the largest weights detect (encoder) and add (decoder)."""
     detects, adds = model.encoder.weight.detach().cpu(), model.decoder.weight.T.detach().cpu()
     largest = (detects.norm(dim=1) * adds.norm(dim=1)).argsort(descending=True)[:12]
-    with plots.new_figure(12, 2.9, run.title) as figure:
+    with plots.new_figure(12, 2.6, run.title) as figure:
         panels = figure.subplots(2, len(largest), squeeze=False)
         for line, weights, name in zip(panels, (detects, adds), ("detects", "adds"), strict=True):
             limit = weights[largest].abs().max()

@@ -26,18 +26,20 @@ def save_epoch(run: Run, model: nn.Module, noise: Tensor) -> None:
         title = f"{run.headline}\na hundred samples, the same noise in every epoch"
         images = model.generate(100, noise).view(10, 10, 28, 28)
         figures.save_grid(run.folder / f"epoch_{run.epoch:03d}.png", images, title)
-    frechet, shares = "Fréchet ×: over that of real images", "distance of the classes' shares"
-    real = "mean probability of being real"
+    frechet, off = "Fréchet distance over that of real images", "shares off those of training images [%]"
+    shares, real = "share of each class [%]", "how real D finds images"
     names = zip(run.data.classes, display_names(run.data.classes), strict=True)
     names = {metrics.SHARE + name: shown for name, shown in names}
     panels = {
         frechet: ["frechet_over_floor"],
-        shares: ["class_total_variation"],
-        "share of each class": list(names),
+        off: ["class_total_variation"],
+        shares: list(names),
         "losses [nats]": ["loss_d", "loss_g"],
         real: ["d_real", "d_fake"],
     }
-    plots.save_curves(run, panels, logarithmic=(frechet, shares), percent=[real], names=names | COLUMNS)
+    names |= COLUMNS | {"class_total_variation": "shares off"}
+    how = {"reference": {real: (0.5, "can't tell")}, "limits": {real: (0, 1)}, "percent": (off, shares)}
+    plots.save_curves(run, panels, logarithmic=(frechet, off), names=names, **how)
 
 
 def save_interpolation(run: Run, model: nn.Module, noise: Tensor) -> None:
@@ -124,6 +126,6 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
     run.attempt(figures.save_animation)
     collapsed = metrics.collapse(run.epoch_rows, scorer and scorer.train_shares, at_end=True)
     if novelty is not None:
-        lines["novelty"] = f"samples are {novelty:.2f} times as far from the training images as test images are"
+        lines["novelty"] = f"samples are {novelty:.2f} times as far from training images as test images"
     numbers = {**scores, "nearest_distance_over_test_images": novelty}
     return run.finish(numbers, lines, f"epoch_{run.epoch:03d}.png", warnings=(collapsed,))

@@ -155,9 +155,9 @@ def sheets(model: nn.Module, latent: Any, categories: Sequence[int]) -> dict[str
     return found
 
 
-def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
+def save_epoch(run: Run, model: nn.Module, latent: Any, guide: PseudoLabels) -> None:
     """epoch_NNN_c1.png, _c2.png, … and curves.png as of the epochs that are complete. latent: of ten columns."""
-    save_curves(run)
+    save_curves(run, guide)
     if not run.picture_due:
         return
     accuracy = run.rows[-1].get("accuracy") if run.rows else None
@@ -172,10 +172,10 @@ def save_epoch(run: Run, model: nn.Module, latent: Any) -> None:
         figures.save_grid(path, sheet, title, [*rows], labels)
 
 
-def save_curves(run: Run) -> None:
+def save_curves(run: Run, guide: PseudoLabels) -> None:
     """curves.png as of the epochs that are complete."""
     k, codes = run.config.categories, code_names(run.config.continuous)
-    c1, right, real = "what images tell of c1 [nats]", "c1 right on test images", "mean probability of being real"
+    c1, right, real = "what images tell of c1 [nats]", "c1 right on test images [%]", "how real D finds images"
     panels = {
         c1: ["info_c1_nats", "guide_c1_nats"],
         f"what images tell of {', '.join(codes)} [nats]": [f"{at}_{c}_nats" for c in codes for at in ("info", "guide")],
@@ -185,8 +185,14 @@ def save_curves(run: Run) -> None:
     }
     dashed = {f"guide_{code}_nats": f"I({code}), real" for code in ("c1", *codes)}
     reference = {c1: (math.log(k), f"ln {k}"), right: (1 / max(1, len(run.data.classes)), "chance")}
-    names = columns(run.config)[0] | dashed
-    plots.save_curves(run, panels, reference=reference, percent=(right, real), names=names, dashed=dashed)
+    reference |= {real: (0.5, "can't tell")}
+    lowest = min((row["accuracy"] for row in run.rows if "accuracy" in row), default=0)
+    if of_guide := guide_accuracy(guide, run.data):
+        reference[right] = of_guide["guide_accuracy"], "guide"
+        lowest = min(lowest, of_guide["guide_accuracy"])
+    limits = {right: (0.9 if lowest >= 0.9 else 0, 1), real: (0, 1)}
+    names = columns(run.config)[0] | {"accuracy": "c1"} | dashed
+    plots.save_curves(run, panels, reference, percent=[right], limits=limits, names=names, dashed=dashed)
 
 
 def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float]) -> None:
@@ -205,7 +211,7 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
             *some, last = "ten samples of noise", *code_names(run.config.continuous)
             does, below = "the category", f"{', '.join(some)} and {last}" if some else last
             if code != "c1":
-                does, below = meaning(numbers, code), f"{code}, trained on -1 to 1 (framed)"
+                does, below = meaning(numbers, code), f"{code}, trained on -1 to 1 (framed); typical noise"
                 axes.set_xticks([step * column + step / 2 for column in range(len(SWEEP))], [f"{v:g}" for v in SWEEP])
                 axes.axvspan(2 * step, 7 * step, fill=False, edgecolor="tab:orange", linewidth=2.5)
             axes.set_title(f"{code}: {does}", fontsize=14)
@@ -213,17 +219,19 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
-        figure.suptitle(f"{run.headline}", fontsize=14)
+        figure.suptitle(run.headline, fontsize=14)
         plots.save_figure(run.folder / "codes.png", figure)
 
 
 def save_codes_animation(run: Run, model: nn.Module, latent: Any) -> None:
-    """codes.gif: an image of each category while c2, then c3, … goes to 1.5, to -1.5 and back to 0, in 20 frames each.
+    """codes.gif: an image of each category while c2, then c3, … goes to 1.5, to -1.5 and back to 0, in 40 frames in
+    all, at least ten each.
 
     The noise is the `typical` row of `latent`.
     """
     categories, m = torch.tensor([*rows_of(model, run.data).values()]), run.config.continuous
-    wave, sweeps = 1.5 * (torch.arange(20) * math.tau / 20).sin(), {}
+    frames, sweeps = max(10, 40 // max(1, m)), {}
+    wave = 1.5 * (torch.arange(frames) * math.tau / frames).sin()
     k, noise = len(categories), latent.noise[typical(model, latent.noise)]
     for number, code in enumerate(code_names(m)):
         continuous = torch.zeros(len(wave), k, m)
@@ -285,12 +293,7 @@ def report(
         noise, category, continuous = model.sample_latent(len(data.test_images), run.stream("judged samples"))
         samples = model.generate(len(noise), category=category, continuous=continuous, noise=noise)
         scores, train_shares = scorer(samples, meant=model.digit_of_category[category].cpu()), scorer.train_shares
-        if config.guided:
-            size = config.categories, len(data.classes)
-            table = metrics.contingency(guide.c1.long(), data.train_labels, *size)
-            test_table = metrics.contingency(guide.test_c1.long(), data.test_labels, *size)
-            found["guide_accuracy"] = metrics.accuracy(test_table, metrics.match(table))
-            found["guide_accuracy_on_training_images"] = metrics.accuracy(table, metrics.match(table))
+        found |= guide_accuracy(guide, data)
     run.attempt(save_codes, model, latent, factors)
     run.attempt(figures.save_animation, "_c1")
     run.attempt(save_codes_animation, model, latent)
@@ -301,6 +304,18 @@ def report(
     lines = scorecard(numbers) | (SampleScorer.scorecard(numbers) if tables else {})
     collapsed = metrics.collapse([*run.epoch_rows[:-1], last | scores], train_shares, at_end=True)
     return run.finish(numbers, lines, "codes.png and explore.html", warnings=(failed, collapsed))
+
+
+def guide_accuracy(guide: PseudoLabels, data: Dataset) -> dict[str, float]:
+    """The accuracy of the guide's categories on test and training images, under the map that fits the latter best;
+    empty without a guide, before it is fitted and for a set without labels."""
+    if not (len(guide.c1) and guide.fitted and data.classes):
+        return {}
+    size = guide.categories, len(data.classes)
+    table = metrics.contingency(guide.c1.long(), data.train_labels, *size)
+    on_test = metrics.contingency(guide.test_c1.long(), data.test_labels, *size)
+    found = {"": on_test, "_on_training_images": table}
+    return {f"guide_accuracy{of}": metrics.accuracy(counts, metrics.match(table)) for of, counts in found.items()}
 
 
 def compare_with_labels(run: Run, model: nn.Module, tables: Tables) -> dict[str, Any]:
@@ -328,10 +343,10 @@ def save_confusion(run: Run, model: nn.Module, table: np.ndarray) -> None:
     plots.save_confusion(
         run.folder / "confusion.png",
         table[order],
-        f"{run.title}: c1 on the test images",
+        f"{run.headline}: c1 on the test images",
         [f"category {category} (mostly {names[model.digit_of_category[category]]})" for category in order],
         names,
-        ("category that Q chose", "true class, % of each row"),
+        ("category InfoGAN chose", f"true {'digit' if run.data.classes == DIGITS else 'class'}, % of each row"),
     )
 
 

@@ -57,23 +57,26 @@ def save_curves(
     reference: Mapping[str, tuple[float, str]] | None = None,
     logarithmic: Sequence[str] = (),
     percent: Sequence[str] = (),
+    limits: Mapping[str, tuple[float, float]] | None = None,
     names: Mapping[str, str] | None = None,
     dashed: Container[str] = (),
 ) -> None:
     """Save curves.png, the columns of metrics.csv over the epochs, if `run.plot_due`.
 
     panels: {title: columns}; a column that was not measured has no line, a panel without a line or with zeros alone is
-    left out. reference: {panel: (height, label)}, a horizontal line. logarithmic: panels whose axis is logarithmic if
-    their values span a factor of ten. percent: panels from 0 to 100 %, from 90 % if all values are above that. names:
-    {column: label}, for other labels than the column's name. dashed: columns with a dashed line, of the colour of the
-    line before.
+    left out. reference: {panel: (height, label)}, a horizontal line if it lies within the limits. logarithmic: panels
+    whose axis is logarithmic if their values span a factor of ten. percent: panels whose values are shares, shown in
+    percent. limits: {panel: (lowest, highest)}, of the y axis. names: {column: label}, for other labels than the
+    column's name. dashed: columns with a dashed line, of the colour of the line before.
     """
-    if not run.plot_due() or not run.rows:
+    if not run.plot_due():
         return
-    reference, names = reference or {}, names or {}
+    reference, limits, names = reference or {}, limits or {}, names or {}
     known = {name for row in run.rows for name, value in row.items() if value}
     panels = {title: [name for name in columns if name in known] for title, columns in panels.items()}
     panels = {title: columns for title, columns in panels.items() if columns}
+    if not panels:
+        return
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     with new_figure(4.6 * across, 2.9 * down + 0.4, run.title + "".join(names.values())) as figure:
@@ -82,19 +85,21 @@ def save_curves(
             row, place = divmod(i, across)
             width = 6 // min(across, len(panels) - across * row)  # the panels of the last row fill it
             axes = epoch_axes(figure, (grid[row, place * width : (place + 1) * width],), title)
-            ends, values = [], [row[name] for name in columns for row in run.rows if name in row]
+            scale, ends = 100 if title in percent else 1, []
+            low, high = (scale * limit for limit in limits.get(title, (-math.inf, math.inf)))
             for name in columns:
-                epochs, curve = zip(*((row["epoch"], row[name]) for row in run.rows if name in row), strict=True)
+                points = ((row["epoch"], scale * row[name]) for row in run.rows if name in row)
+                epochs, curve = zip(*points, strict=True)
                 style = {"linestyle": "--", "color": axes.lines[-1].get_color()} if name in dashed else {}
                 [line] = axes.plot(epochs, curve, marker="o", markersize=2.5, linewidth=1.4, **style)
                 ends.append((curve[-1], names.get(name, name), line.get_color()))
-            if title in reference and not (title in percent and reference[title][0] < 0.9 <= min(values)):
-                height, label = reference[title]
-                axes.axhline(height, color="0.35", linestyle="--", linewidth=1)
-                ends.append((height, label, "0.35"))
-            if title in percent:
-                axes.set_ylim(0.9 if min(values) >= 0.9 else 0, 1)
-                axes.yaxis.set_major_formatter("{x:.0%}")
+            values = [value for line in axes.lines for value in line.get_ydata()]
+            height, label = reference.get(title, (math.inf, ""))
+            if label and low <= scale * height <= high:
+                axes.axhline(scale * height, color="0.35", linestyle="--", linewidth=1)
+                ends.append((scale * height, label, "0.35"))
+            if title in limits:
+                axes.set_ylim(low, high)
             elif title in logarithmic and 0 < 10 * min(values) < max(values):
                 logarithmic_axis(axes)
             label_ends(axes, ends)

@@ -37,6 +37,7 @@ class Settings:
     smoke: bool = False  # a complete run in seconds on a few rendered digits, to check an installation
 
     SCRIPT: ClassVar[str]  # the name of its run folders, whatever a copy of the script is called
+    NAME: ClassVar[str]  # of the model, in titles
     LIMITS: ClassVar = {
         "epochs": (1, 100_000),
         "batch_size": (2, 1_000_000),

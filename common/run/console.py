@@ -51,10 +51,10 @@ class Console:
         return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self.quiet
 
     def bar(self, total: int, what: str, done: int = 0) -> tqdm:
-        """A bar of `total` updates with the time left. Without a terminal it is a line every 30 seconds instead."""
+        """A bar of `total` updates with the time left. Without a terminal it is a line every 20 seconds instead."""
         how = {"unit": "updates", "disable": self.quiet}
         if not self.interactive:
-            how |= {"file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, "leave": False}
+            how |= {"file": _Lines(), "mininterval": 20, "miniters": 1, "delay": 20, "leave": False}
             how["bar_format"] = "{desc}: {percentage:.0f}% done, {remaining} left"
         return tqdm(desc=what, total=total, initial=done, **how)
 

@@ -60,7 +60,7 @@ class Run:
         )
         self.config = config = config.for_classes(len(self.data.classes))
         self.n = len(self.data.train_images)
-        self.title = f"{config.SCRIPT} on {self.data.title}"
+        self.title = f"{config.NAME} on {self.data.title}"
         self.epochs, self.epoch, self.step = epochs_of(config, self.n), 0, 0
         self.rows: list[dict[str, float]] = []
         self._batch_ends = batch_ends(config, self.n)
@@ -261,13 +261,13 @@ class Run:
         numbers["seconds"] = sum(row["seconds"] for row in self.rows)
         write_json(self.folder / "report.json", numbers)
         longer = f"{self._resume_command()} --epochs {2 * self.epoch}"
-        where = {"look at": self.folder / picture, "folder": self.folder, "train longer": longer}
+        minutes, seconds = divmod(round(numbers["seconds"]), 60)
+        where = {"time": f"{minutes} min {seconds} s", "look at": self.folder / picture, "folder": self.folder}
+        where["train longer"] = longer
         if self.config.smoke:
             del where["train longer"]
             where["smoke"] = f"everything works; the pictures are noise, since only {self.updates} updates were made"
-        self.console.say_scorecard(
-            f"{self.title}, after {self.epoch} epochs", numbers["warning"], {**scorecard, **where}
-        )
+        self.console.say_scorecard(self.headline, numbers["warning"], {**scorecard, **where})
         return {**numbers, "folder": str(self.folder)}
 
     def restore(self, **parts: Any) -> None:
@@ -280,9 +280,13 @@ class Run:
         if self.config.resume:
             self._load()
         how = ", ".join(f"{name} {self._stored[name]}" for name in ("device", "precision", "seed"))
-        left = f"epochs {self.epoch + 1} to {self.epochs} of {self.updates_per_epoch} updates on {self.n:,} images"
-        left = f"continues at update {self.step} of " + left if self.config.resume else left
-        self.say(f"{self.title}, {left if self.epoch < self.epochs else 'complete, pictures made again'}, {how}")
+        what = f"{self.epochs} epochs of {self.updates_per_epoch} updates, {self.n:,} images"
+        if self.epoch == self.epochs:
+            what = "complete, its pictures and its report are made again"
+        elif self.config.resume:
+            what = f"continues in epoch {self.epoch + 1} of {self.epochs}, {self.progress:.0%} are done"
+        self.say(f"{self.title}: {what}")
+        self.say(how)
         self.say(f"folder {self.folder}")
         if self.data.note:
             self.say(self.data.note)

@@ -287,9 +287,9 @@ def fit_pseudo_labels(
     select_at = round(SELECT_AT * updates)
     autocast = mixed_precision(device, precision)
     random = stream(seed, "guide", device=device)
+    pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    far, candidates = pairs[:, -1], []
     with bar(updates + (RESTARTS - 1) * select_at, "clustering the images") as progress:
-        pairs = neighbours(images, random, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-        far, candidates = pairs[:, -1], []
         for number in range(RESTARTS):
             with torch.random.fork_rng(devices=[]):  # the caller's random state on the CPU stays
                 torch.manual_seed(stream_seed(seed, "guide weights", number))
