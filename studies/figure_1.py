@@ -58,7 +58,8 @@ def train(config: infogan.Config, images: Tensor) -> Points:
         scale_learning_rates(linear_decay(updates / len(batches), config.decay_from, 0.02), *optimizers)
         real = to_float(images.index_select(0, batch))
         decay = ema_decay(config.average, updates, len(batches))
-        scalars = infogan.update(model, optimizers, real, guide.lookup(batch), random, autocast, decay)
+        penalise = config.gradient_penalty > 0 and updates % infogan.PENALTY_EVERY == 0
+        scalars = infogan.update(model, optimizers, real, guide.lookup(batch), random, autocast, decay, penalise)
         if updates % EVERY == 0:
             points.append((updates, math.log(config.categories) - scalars["c1_nll"].item()))
     return points
