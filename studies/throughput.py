@@ -6,9 +6,9 @@
 
 The textbook side trains the same networks with the same updates, written as tutorials have them: a DataLoader over
 `torchvision.datasets.MNIST`, float32, default memory format, plain Adam, `.item()` for the log in every step. It is not
-slowed down on purpose; each side keeps a moving average of G, and InfoGAN is timed without guide and penalty. Absolute times
-drift with the machine, the ratio within one run much less: the two sides take turns, one waits while the other runs,
-and medians count.
+slowed down on purpose; each side keeps a moving average of G, and InfoGAN is timed without guide and penalty. Absolute
+times drift with the machine, the ratio within one run much less: the two sides take turns, one waits while the other
+runs, and medians count.
 """
 
 import argparse
