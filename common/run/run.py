@@ -280,7 +280,7 @@ class Run:
         if self.config.resume:
             self._load()
         how = ", ".join(f"{name} {self._stored[name]}" for name in ("device", "precision", "seed"))
-        what = f"{self.epochs} epochs of {self.updates_per_epoch} updates, {self.n:,} images"
+        what = f"{self.epochs} epoch{'s' * (self.epochs > 1)} of {self.updates_per_epoch} updates, {self.n:,} images"
         if self.epoch == self.epochs:
             what = "complete, its pictures and its report are made again"
         elif self.config.resume:
