@@ -241,7 +241,7 @@ def test_a_run_counts_averages_reports_and_says_what_is_doubtful(train, capsys):
     said = r"Toy on drawn digits, not MNIST: 3 epochs of 2 updates, 128 images\ndevice cpu, .*, seed 0\n"
     said += rf"folder {run.folder}\nloaded so\nas it is\nepoch  seconds  loss %\n"
     said += r"  1/3 +\d+\.\d +[\d.]+\n  2/3 +\d+\.\d +\d+\.\d\n  3/3 .*\n"
-    said += r"\nToy on .* after 3 epochs\n  WARNING +odd; end\n  score +half\n  time +0 min \d+ s\n"
+    said += r"\nToy on .* after 3 epochs\n  WARNING +odd; end\n  score +half\n  time +0 min \d+ s before judging\n"
     said += rf"  look at +{run.folder / 'codes.png'}\n  folder +{run.folder}\n  train longer +python .* --epochs 6\n"
     captured = capsys.readouterr()
     assert re.fullmatch(said, captured.out)

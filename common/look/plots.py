@@ -102,6 +102,7 @@ def save_curves(
                 axes.set_ylim(low, high)
             elif title in logarithmic and 0 < 10 * min(values) < max(values):
                 logarithmic_axis(axes)
+            axes.set_xlim(left=0)
             label_ends(axes, ends)
         figure.suptitle(run.title, fontsize=11)
         save_figure(run.folder / "curves.png", figure)

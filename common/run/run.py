@@ -262,7 +262,11 @@ class Run:
         write_json(self.folder / "report.json", numbers)
         longer = f"{self._resume_command()} --epochs {2 * self.epoch}"
         minutes, seconds = divmod(round(numbers["seconds"]), 60)
-        where = {"time": f"{minutes} min {seconds} s", "look at": self.folder / picture, "folder": self.folder}
+        where = {
+            "time": f"{minutes} min {seconds} s before judging",
+            "look at": self.folder / picture,
+            "folder": self.folder,
+        }
         where["train longer"] = longer
         if self.config.smoke:
             del where["train longer"]
