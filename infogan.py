@@ -12,9 +12,9 @@ The paper's objective asks that c1 can be predicted, not that it is the digit. S
 real images without a label (common/train/guide.py) into ten categories, and measures each image's slant and thickness.
 Q must predict these pseudo-labels from real images, and so c1, c2 and c3 come to mean the same in generated ones.
 
-Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, a gradient penalty,
-samples from averaged weights, normal noise; `--paper` takes all six back. Others stay: L_I also trains the layers that
-D and Q share, and Q's deviation is fixed (both as in the authors' code); G learns from D's images, not from new ones.
+Departures from the paper: this guide, a larger learning rate of D, learning rates that fall, less weight of L_I for G,
+a gradient penalty, averaged weights, normal noise; `--paper` takes all seven back. Others stay: L_I also trains the
+layers that D and Q share, Q's deviation is fixed (both as in the authors' code), G and D see the same generated images.
 Labels never reach training: they say which digit a category is, and how well c1 agrees with the digits.
 """
 
