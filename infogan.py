@@ -395,7 +395,7 @@ def main(config: Config) -> dict:
             run.say(f"Part 1 of 3: the guide learns {config.categories} groups without labels")
             guide.fit(images, test_images, config.seed, run.precision, 10 if config.smoke else None, run.console.bar)
             run.save()  # the pseudo-labels are part of the checkpoint
-            agree = f"{guide.neighbours_agree.item():.1%} of neighbours are in one group"
+            agree = f"{guide.neighbours_agree.item():.1%} of neighbours share a group"
             run.say(f"guide done in {run.elapsed:.0f} s: {agree} ({guide.agree_at_least:.0%} or more is healthy)")
             run.say("Part 2 of 3: training")
         failed, tables = None if config.smoke else guide.failure(), None

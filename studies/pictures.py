@@ -32,7 +32,8 @@ from common.run.cli import Parser, parse, run_program
 from common.run.config import ROOT
 from common.run.files import atomic_write, read_json, read_rows
 from common.train.device import eval_mode
-from common.train.guide import ClusterNet
+from common.train.guide import SCALES, ClusterNet, neighbours, random_affine
+from common.train.random import stream
 
 COPIED = {
     "infogan": {"training.gif": "training.gif", "codes.gif": "codes.gif"}
@@ -109,6 +110,20 @@ def save_mistakes(model: infogan.InfoGAN, data: Dataset, path: Path) -> None:
                 axes.set_title(title, fontsize=11)
                 axes.axis("off")
         plots.save_figure(path, figure)
+
+
+def save_neighbours(data: Dataset, seed: int, path: Path) -> None:
+    """The first training image of each class, the neighbours that this seed's guide pairs it with, and two of these as
+    the guide sees them."""
+    random = stream(seed, "guide")
+    pairs = neighbours(data.train_images, random)
+    first = torch.stack([(data.train_labels == label).nonzero()[0, 0] for label in range(len(data.classes))])
+    images = to_float(data.train_images[torch.cat((first[:, None], pairs[first]), dim=1).T.flatten()])
+    rows = images.view(1 + len(SCALES), len(first), 28, 28)
+    seen = [random_affine(row[:, None], random)[0].squeeze(1) for row in (rows[1], rows[-1])]
+    parts = [f"nearest in 1/{scale} of the images" for scale in SCALES]
+    names = ["image", *parts, "the second row, transformed", "the far ones, transformed"]
+    figures.save_grid(path, torch.cat((rows, torch.stack(seen))), "Images and their neighbours, near to far", names)
 
 
 def layers(network: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> list[str]:
@@ -214,6 +229,8 @@ def main(arguments: list[str]) -> None:
             save_progress(run, last, own.out / "infogan_progress.png")
             model, data = infogan.load(run), load_dataset(config.dataset, config.data_dir, config.smoke)
             save_networks(model, own.out / "infogan_networks.png")
+            if data.classes:
+                save_neighbours(data, config.seed, own.out / "infogan_neighbours.png")
             if data.classes == DIGITS:
                 save_mistakes(model, data, own.out / "infogan_mistakes.png")
             for name, size in SIZES.items() if browser else ():

@@ -272,7 +272,7 @@ def test_the_seed_decides_everything_and_the_digits_of_seed_0_stay_what_they_are
 def test_rendered_digits_are_like_mnist_and_their_factors_are_seen():
     """The upper half of a digit with positive slant lies further right than the lower; a thick one has more ink."""
     digits = render_digits(train=2000, test=500)
-    assert (digits.title, digits.source) == ("drawn digits, not MNIST", "drawn")
+    assert (digits.title, digits.source) == ("rendered digits (not MNIST)", "drawn")
     assert digits.classes == tuple("0123456789")
     assert [x.shape for x in tensors(digits)] == [(2000, 28, 28), (2000,), (500, 28, 28), (500,)]
     for labels in (digits.train_labels, digits.test_labels):

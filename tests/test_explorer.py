@@ -14,6 +14,7 @@ import infogan
 from common.data import render_digits
 from common.data.inputs import sampling_generator
 from common.explorer import pack
+from common.run.config import ROOT
 from infogan import Config, InfoGAN
 from studies.pictures import find_chromium
 from tests.browser import TWO_FRAMES, Page, chromium, wait_for
@@ -258,3 +259,18 @@ def test_it_opens_for_other_numbers_of_categories_and_codes(tab, tmp_path, categ
     expected = model.generate(category=categories - 1, continuous=torch.zeros(1, continuous), seed=1)
     assert difference(greys(tab, f"#picks label:nth-child({categories}) canvas"), expected) <= 2
     assert (len(predictions(tab)), tab.errors) == (min(categories, 10) + continuous, [])
+
+
+def test_the_demo_of_the_pages_draws_and_recognises_digits(tab):
+    demo = ROOT / "docs" / "explore.html"
+    assert demo.stat().st_size < 14e6
+    tab.open(demo.as_uri())
+    wait_for(lambda: tab.run("!!window.explorer && !stale.size"))
+    before = greys(tab, "#large")
+    tab.drag("#c3", (0.5, 0.5), (0.75, 0.5))
+    assert greys(tab, "#large").sum() > 1.2 * before.sum()  # thicker
+    for digit, stroke in {"1": [(0.5, 0.1), (0.5, 0.9)], "7": [(0.28, 0.2), (0.72, 0.2), (0.4, 0.82)]}.items():
+        tab.click("#clear")
+        tab.drag("#paper", *stroke)
+        assert max(predictions(tab)[:10], key=lambda row: row[1])[0] == digit
+    assert tab.errors == []

@@ -325,7 +325,7 @@ def trained(tmp_path_factory):
 def test_a_few_hundred_images_are_enough_also_for_digits_in_every_corner_and_it_is_trained_once(trained):
     assert trained.scorer.accuracy > 0.95
     again = SampleScorer(trained.data, trained.folder, trained.console)
-    assert [line.partition(" of ")[0] for line in trained.console.lines] == ["training a classifier"]
+    assert trained.console.lines == ["training the classifier that judges samples, once per data set"]
     assert torch.equal(again.test_features, trained.scorer.test_features)
     x, labels, shifts = trained.data.test_images, trained.data.test_labels, [(2, 2), (2, -2), (-2, 2), (-2, -2)]
     assert torch.allclose(again.predict(to_float(x))[1], again.test_features, atol=1e-5)

@@ -238,7 +238,7 @@ def test_a_run_counts_averages_reports_and_says_what_is_doubtful(train, capsys):
     seconds = pytest.approx(sum(row["seconds"] for row in run.rows))
     report = {"dataset": "drawn", "epochs": 3, "note": None, "score": 0.5, "warning": "odd; end", "seconds": seconds}
     assert files.read_json(run.folder / "report.json") == report
-    said = r"Toy on drawn digits, not MNIST: 3 epochs of 2 updates, 128 images\ndevice cpu, .*, seed 0\n"
+    said = r"Toy on rendered digits \(not MNIST\): 3 epochs of 2 updates, 128 images\ndevice cpu, .*, seed 0\n"
     said += rf"folder {run.folder}\nloaded so\nas it is\nepoch  seconds  loss %\n"
     said += r"  1/3 +\d+\.\d +[\d.]+\n  2/3 +\d+\.\d +\d+\.\d\n  3/3 .*\n"
     said += r"\nToy on .* after 3 epochs\n  WARNING +odd; end\n  score +half\n  time +0 min \d+ s before judging\n"
@@ -388,7 +388,7 @@ def test_a_picture_that_fails_is_a_warning_and_a_full_disk_ends_the_run(train, c
 def test_a_smoke_run_says_that_all_works_and_warns_of_nothing(train, capsys):
     run = train(smoke=True, epochs=2)
     said = capsys.readouterr()
-    assert "everything works; the pictures are noise, since only 4 updates were made" in said.out
+    assert "everything works; after only 4 updates the pictures are noise" in said.out
     assert (said.err, files.read_json(run.folder / "report.json")["warning"]) == ("", None)
 
 

@@ -107,7 +107,7 @@ def test_every_file_is_written_and_nothing_elsewhere_and_all_numbers_are_finite_
             assert getattr(picture, "n_frames", 1) == (3 if path.suffix == ".gif" else 1)
     said = run.process.stdout
     assert (len(re.findall(r"^  \d/2 ", said, re.M)), "WARNING" in said, run.process.stderr) == (2, False, "")
-    assert max(map(len, said.splitlines()[3:-3])) <= 105  # but for paths
+    assert max(map(len, said.splitlines()[3:-3])) <= 80  # except paths
     assert max(map(len, re.findall(r"^(?:epoch|  \d/2) .*", said, re.M))) <= 80
     report, rows = json.loads((run.folder / "report.json").read_text()), read_rows(run.folder / "metrics.csv")
     whole = [row for row in rows if row["epoch"] in (1, 2)]
@@ -155,7 +155,7 @@ def test_the_pages_get_pictures_made_again_and_none_of_an_unfinished_run(smoke, 
     next(iter(pages.values())).unlink()
     studies.pictures.main([str(run), "--out", str(docs)])
     only = {
-        "infogan": {f"infogan_{name}.png" for name in ("progress", "networks", "mistakes")},
+        "infogan": {f"infogan_{name}.png" for name in ("progress", "networks", "neighbours", "mistakes")},
         "gan_mlp": {"gan_digits.png"},
     }
     assert {path.name for path in docs.iterdir()} == {*expected} | only.get(name, set())

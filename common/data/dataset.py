@@ -18,7 +18,12 @@ CLASSES = {
     "fashion": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
-TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "kmnist": "Kuzushiji-MNIST", "drawn": "drawn digits, not MNIST"}
+TITLES = {
+    "mnist": "MNIST",
+    "fashion": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+    "drawn": "rendered digits (not MNIST)",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """The set's name in picture titles, such as "MNIST" or "drawn digits, not MNIST"."""
+        """The set's name in picture titles, such as "MNIST" or "rendered digits (not MNIST)"."""
         return f"folder {self.name}" if self.folder else TITLES[self.name]
 
     @property

@@ -126,6 +126,6 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
     run.attempt(figures.save_animation)
     collapsed = metrics.collapse(run.epoch_rows, scorer and scorer.train_shares, at_end=True)
     if novelty is not None:
-        lines["novelty"] = f"samples are {novelty:.2f} times as far from training images as test images"
+        lines["novelty"] = f"samples are {novelty:.2f} × as far from training images as test images"
     numbers = {**scores, "nearest_distance_over_test_images": novelty}
     return run.finish(numbers, lines, f"epoch_{run.epoch:03d}.png", warnings=(collapsed,))

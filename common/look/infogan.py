@@ -42,7 +42,8 @@ def code_names(continuous: int) -> list[str]:
 
 def columns(config: Any) -> tuple[dict[str, str], str]:
     """The columns of metrics.csv on the console, {column: heading}, and what stands above them."""
-    information = {f"info_{code}_nats": f"I({code})" for code in ("c1", *code_names(config.continuous))}
+    shown = ("c1", *code_names(min(2, config.continuous)))  # of more codes a line would not fit into 80 characters
+    information = {f"info_{code}_nats": f"I({code})" for code in shown}
     losses = {"loss_d": "loss D", "loss_g": "loss G", "d_real": "D(x)", "d_fake": "D(G(z))"}
     legend = f"I(c1): what an image tells of c1, at most {math.log(config.categories):.3f} nats\n{LEGEND}"
     return {"accuracy": "right %", **information, **losses}, legend
@@ -356,7 +357,7 @@ def scorecard(report: Mapping[str, Any]) -> dict[str, str]:
     if "accuracy" in report:
         lines["c1 right"] = f"{report['accuracy']:.1%} of the test images"
     if without := report.get("classes_without_category"):
-        lines["c1 right"] += f", at most {report['accuracy_at_most']:.1%}: no category for {without}"
+        lines["no category"] = f"for {without}: at most {report['accuracy_at_most']:.1%} can be right"
     if "drawn_as_meant" in report:
         lines["drawn as meant"] = f"{report['drawn_as_meant']:.1%} of the samples are the class of their c1"
         if (spread := report["spread_over_test"]) is not None:
@@ -364,6 +365,6 @@ def scorecard(report: Mapping[str, Any]) -> dict[str, str]:
     for name in report:
         if name.endswith("_slant_rank_correlation"):
             code = name.partition("_")[0]
-            lines[code] = f"{meaning(report, code)} (rank correlation: {correlations(report, code)})"
+            lines[code] = f"{meaning(report, code)} (correlation: {correlations(report, code)})"
     lines["L_I(c1)"] = f"{report['info_c1_nats']:.3f} of {report['info_c1_maximum_nats']:.3f} nats"
     return lines

@@ -129,7 +129,7 @@ class SampleScorer:
         return {
             "Fréchet ×": f"{'none' if ratio is None else f'{ratio:.1f}'} (the distance over that of real images)",
             "classes": f"{report['share_smallest']:.1%} to {report['share_largest']:.1%} of the samples each, "
-            f"{report['class_total_variation']:.1%} off the training images",
+            f"{report['class_total_variation']:.1%} off the training set",
         }
 
 
@@ -154,7 +154,7 @@ def load_classifier(data: Dataset, data_dir: Path, console: Console) -> DigitCla
         except RuntimeError:
             raise BadInput(f"{path}: does not hold this classifier; delete it, and it is trained again") from None
     else:
-        console.say(f"training a classifier of {data.title}, needed once per data set to judge samples")
+        console.say("training the classifier that judges samples, once per data set")
         _train(classifier, data, console)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,12 +51,16 @@ class Console:
         return (sys.stderr.isatty() or "ipykernel" in sys.modules) and not self.quiet
 
     def bar(self, total: int, what: str, done: int = 0) -> tqdm:
-        """A bar of `total` updates with the time left. Without a terminal it is a line every 20 seconds instead."""
+        """A bar of `total` updates with the time left. Without a terminal it is a line after 5 seconds and
+        every 20 from then on."""
         how = {"unit": "updates", "disable": self.quiet}
         if not self.interactive:
-            how |= {"file": _Lines(), "mininterval": 20, "miniters": 1, "delay": 20, "leave": False}
+            how |= {"file": _Lines(), "mininterval": 20, "miniters": 1, "delay": 5, "leave": False}
             how["bar_format"] = "{desc}: {percentage:.0f}% done, {remaining} left"
-        return tqdm(desc=what, total=total, initial=done, **how)
+        bar = tqdm(desc=what, total=total, initial=done, **how)
+        if not (self.interactive or self.quiet):
+            bar.last_print_t = bar.start_t - 15  # the first line soon says how long it will take
+        return bar
 
     def say(self, line: str) -> None:
         """Print a line, above the bar if there is one; nothing if the run is to be quiet."""

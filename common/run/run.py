@@ -270,7 +270,7 @@ class Run:
         where["train longer"] = longer
         if self.config.smoke:
             del where["train longer"]
-            where["smoke"] = f"everything works; the pictures are noise, since only {self.updates} updates were made"
+            where["smoke"] = f"everything works; after only {self.updates} updates the pictures are noise"
         self.console.say_scorecard(self.headline, numbers["warning"], {**scorecard, **where})
         return {**numbers, "folder": str(self.folder)}
 
