@@ -81,7 +81,9 @@ def test_dead_units_and_a_missing_ratio_are_warned_of_while_training_and_at_the_
     make_quick(monkeypatch, data)
     report = autoencoder.main(dataclasses.replace(SMALL, out=out, epochs=1, **fields))
     assert report["warning"] == expected
-    assert capsys.readouterr().err == (f"WARNING: {expected}\n" if expected else "")
+    said = capsys.readouterr()
+    assert said.err.split() == (f"WARNING: {expected}".split() if expected else [])
+    assert max(len(line) for line in (said.out + said.err).splitlines() if str(out) not in line) <= 80
     assert (report["ratio"] is None) is ("hidden" in fields)
 
 

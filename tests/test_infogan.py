@@ -479,7 +479,13 @@ def test_pictures_say_what_their_rows_and_columns_are_and_what_each_code_does(ru
 
 def test_the_accuracy_of_the_guide_is_a_line_among_the_curves_once_it_is_known(run, monkeypatch):
     shown, labels = [], guide.PseudoLabels(128, 64, 10, 2, CPU)
-    monkeypatch.setattr(plots, "save_curves", lambda *given, **how: shown.append((given[2], how["limits"])))
+    run.config = dataclasses.replace(run.config, continuous=4)
+
+    def save(_, panels: dict, reference: dict, limits: dict, names: dict, **how: object) -> None:
+        assert {column for columns in panels.values() for column in columns} <= names.keys()
+        shown.append((reference, limits))
+
+    monkeypatch.setattr(plots, "save_curves", save)
     run.rows = [{"accuracy": 0.97}, {"loss_d": 1.0}]
     look.save_curves(run, labels)
     labels.c1.copy_((run.data.train_labels + 3) % 10)

@@ -259,6 +259,25 @@ def test_a_line_of_the_console_shows_the_digits_that_matter_below_headings_that_
         " 3/12      1.2    12.3       0.012     0.500       7     98.4",
         "12/12      1.2    12.3     0.00123     0.500       7     98.4",
     ]
+    console.say_epoch(row | {"epoch": 100, "loss": -0.0059}, 100, {"loss": "loss D"})
+    assert capsys.readouterr().out == "  100      1.2  -0.006\n"  # wider cells would not fit into 80 characters
+
+
+def test_a_bar_that_nobody_watches_soon_says_how_long_it_will_take(capsys, monkeypatch):
+    clock = [0]
+    monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+    with Console(quiet=False).bar(100, "training", done=20) as bar:
+        for clock[0] in range(1, 61):
+            bar.update()
+    at = {25: "01:15", 45: "00:55", 65: "00:35"}  # an update a second, after 5 seconds and every 20
+    assert capsys.readouterr().out == "".join(f"  training: {done}% done, {left} left\n" for done, left in at.items())
+
+
+def test_only_what_has_a_path_is_longer_than_80_characters(out):
+    """Class names of InfoGAN's scorecard fill more than a line."""
+    said = child("infogan", *flags_of("infogan", out, "--continuous", 4, "--categories", 2))
+    lines = [line for line in (said.out + said.err).splitlines() if str(out) not in line]
+    assert (said.status, len(lines) > 20, [line for line in lines if len(line) > 80]) == (0, True, []), said
 
 
 def test_a_quiet_run_says_its_warnings_alone_and_a_thread_of_a_terminal_changes_no_byte(train, capsys, monkeypatch):

@@ -43,7 +43,7 @@ def load_dataset(name: str, data_dir: Path, smoke: bool = False, show: bool = Fa
         rule = "!" * 78
         print(
             f"{rule}\n!! MNIST is not here: {missing}\n"
-            "!! Training on digits RENDERED from fonts instead. Nothing below is a result on MNIST.\n"
+            "!! Training on digits RENDERED from fonts instead.\n!! Nothing below is a result on MNIST.\n"
             f"!! To train on MNIST, put its four .gz files into {data_dir / 'MNIST' / 'raw'}\n{rule}",
             file=sys.stderr,
             flush=True,

@@ -50,7 +50,7 @@ class Dataset:
     @property
     def title(self) -> str:
         """The set's name in picture titles, such as "MNIST" or "rendered digits (not MNIST)"."""
-        return f"folder {self.name}" if self.folder else TITLES[self.name]
+        return f"the folder {self.name}" if self.folder else TITLES[self.name]
 
     @property
     def shares(self) -> Tensor:

@@ -80,7 +80,7 @@ def report(run: Run, model: nn.Module, final: dict[str, float], warnings: Sequen
     for save in (save_hidden_units, save_extremes, save_range):
         run.attempt(save, model)
     run.attempt(figures.save_animation)
-    errors = f"{final['test_mse']:.6f} per pixel, {final['pca_test_mse']:.6f} of PCA with as many units"
+    errors = f"{final['test_mse']:.5f} per pixel, {final['pca_test_mse']:.5f} of PCA with as many units"
     ratio = f"{final['ratio']:.4f}" if "ratio" in final else "none"
     lines = {"test error": errors, "ratio": ratio, "dead units": str(final["dead_units"])}
     return run.finish({"ratio": None, **final}, lines, f"epoch_{run.epoch:03d}.png", warnings=warnings)

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from common.look.fonts import display_names, font
+from common.run.console import wrapped
 from common.run.files import atomic_write
 from common.run.run import Run
 
@@ -64,7 +65,7 @@ def save_reals(run: Run) -> None:
     names = display_names(data.classes)
     if names == tuple(map(str, range(1, len(names) + 1))) != data.classes:
         pairs = ", ".join(map(" = ".join, zip(names, data.classes, strict=True)))
-        run.say(f"pictures can't show the names of the classes and number them: {pairs}")
+        run.say(wrapped(f"pictures can't show the names of the classes and number them: {pairs}"))
     title = f"{data.title}: training images"
     save_grid(run.folder / "reals.png", shown / 255, title, names)
 

@@ -192,7 +192,7 @@ def save_curves(run: Run, guide: PseudoLabels) -> None:
         reference[right] = of_guide["guide_accuracy"], "guide"
         lowest = min(lowest, of_guide["guide_accuracy"])
     limits = {right: (0.9 if lowest >= 0.9 else 0, 1), real: (0, 1)}
-    names = columns(run.config)[0] | {"accuracy": "c1"} | dashed
+    names = columns(run.config)[0] | {f"info_{code}_nats": f"I({code})" for code in codes} | {"accuracy": "c1"} | dashed
     plots.save_curves(run, panels, reference, percent=[right], limits=limits, names=names, dashed=dashed)
 
 
@@ -220,7 +220,7 @@ def save_codes(run: Run, model: nn.Module, latent: Any, numbers: dict[str, float
             axes.tick_params(length=0, labelsize=13)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("category of c1, by the class it matches", fontsize=13)
-        figure.suptitle(run.headline, fontsize=14)
+        figure.suptitle(run.headline, fontsize=14, wrap=True)
         plots.save_figure(run.folder / "codes.png", figure)
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterable, Mapping
 from types import FrameType
@@ -25,6 +26,11 @@ def open_streams() -> None:
 def join_warnings(warnings: Iterable[str | None]) -> str | None:
     """The warnings there are, as one text; None without any."""
     return "; ".join(filter(None, warnings)) or None
+
+
+def wrapped(text: str, indent: int = 2) -> str:
+    """A text in lines of at most 80 characters, all but the first indented. No path or other word is cut."""
+    return textwrap.fill(text, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 class _Lines:
@@ -53,7 +59,8 @@ class Console:
     def bar(self, total: int, what: str, done: int = 0) -> tqdm:
         """A bar of `total` updates with the time left. Without a terminal it is a line after 5 seconds and
         every 20 from then on."""
-        how = {"unit": "updates", "disable": self.quiet}
+        # Time left by the mean over all updates: tqdm's moving average would count the 15 seconds below as work.
+        how = {"unit": "updates", "disable": self.quiet, "smoothing": 0}
         if not self.interactive:
             how |= {"file": _Lines(), "mininterval": 20, "miniters": 1, "delay": 5, "leave": False}
             how["bar_format"] = "{desc}: {percentage:.0f}% done, {remaining} left"
@@ -71,7 +78,7 @@ class Console:
     def warn(self, warning: str | None) -> None:
         """Print a warning, if there is one, even if the run is to be quiet."""
         if warning:
-            tqdm.write(f"WARNING: {warning}", file=sys.stderr)
+            tqdm.write(wrapped(f"WARNING: {warning}"), file=sys.stderr)
 
     def say_epoch(self, row: Mapping[str, float], epochs: int, columns: Mapping[str, str], legend: str = "") -> None:
         """Print these columns of metrics.csv, {column: heading}, the legend and the headings once above them. A heading
@@ -83,26 +90,31 @@ class Console:
             if legend:
                 self.say(legend)
             headings = (f"{heading:>{width}}" for heading, width in zip(columns.values(), widths, strict=True))
-            self.say("  ".join((f"{'epoch':>{2 * len(str(epochs)) + 1}}", "seconds", *headings)).rstrip())
-        cells = [f"{row['epoch']:{len(str(epochs))}d}/{epochs}".rjust(5), f"{row['seconds']:7.1f}"]
+            self.say("  ".join(("epoch", "seconds", *headings)).rstrip())
+        epoch = f"{row['epoch']}/{epochs}" if epochs < 100 else str(row["epoch"])  # more would not fit into 80 columns
+        cells = [epoch.rjust(5), f"{row['seconds']:7.1f}"]
         for (name, heading), width in zip(columns.items(), widths, strict=True):
-            cells.append((f"{row[name]:.1%}"[:-1] if "%" in heading else _short(row[name])).rjust(width))
+            cells.append((f"{row[name]:.1%}"[:-1] if "%" in heading else _short(row[name], width)).rjust(width))
         self.say("  ".join(cells))
 
-    def say_scorecard(self, title: str, warning: str | None, lines: Mapping[str, object]) -> None:
-        """Print the results, a warning first."""
+    def say_scorecard(
+        self, title: str, warning: str | None, lines: Mapping[str, str], where: Mapping[str, object]
+    ) -> None:
+        """Print the results, a warning first, and where to look, which is to be copied and so has whole lines."""
         if self.quiet:
             self.warn(warning)
         self.say(f"\n{title}")
         for name, value in (({"WARNING": warning} if warning else {}) | dict(lines)).items():
+            self.say(wrapped(f"  {name:<16}{value}", 18))
+        for name, value in where.items():
             self.say(f"  {name:<16}{value}")
 
 
-def _short(value: float) -> str:
-    """The digits that matter for a loss and for a very small error alike."""
+def _short(value: float, width: int) -> str:
+    """The digits that matter for a loss and, if they fit into this width with a sign, for a very small error alike."""
     if isinstance(value, int):
         return str(value)
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.5f}"
+    return f"{value:.{1 if abs(value) >= 10 else 3 if abs(value) >= 0.01 or width < 8 else 5}f}"
 
 
 # Signals: Ctrl-C, SIGTERM, and SIGHUP, which is a dropped connection and which Windows lacks ------------------------

@@ -26,7 +26,7 @@ from common import BadInput, RunFailed, Stopped
 from common.data import DATASETS, NAMED_SETS, Dataset, epoch_order, load_dataset
 from common.run.checkpoint import flatten_state, load_state, not_finite, one_line, read_checkpoint, write_checkpoint
 from common.run.config import ACTIONS, FREE_ON_RESUME, ROOT, Settings, flag, read_config, run_folder
-from common.run.console import Console, DeferredSignals, join_warnings
+from common.run.console import Console, DeferredSignals, join_warnings, wrapped
 from common.run.files import numbered_folder, read_json, read_rows, remove_partial, write_csv, write_json
 from common.train.device import choose_device, choose_precision, mixed_precision
 from common.train.random import stream
@@ -271,7 +271,7 @@ class Run:
         if self.config.smoke:
             del where["train longer"]
             where["smoke"] = f"everything works; after only {self.updates} updates the pictures are noise"
-        self.console.say_scorecard(self.headline, numbers["warning"], {**scorecard, **where})
+        self.console.say_scorecard(self.headline, numbers["warning"], scorecard, where)
         return {**numbers, "folder": str(self.folder)}
 
     def restore(self, **parts: Any) -> None:
@@ -289,11 +289,11 @@ class Run:
             what = "complete, its pictures and its report are made again"
         elif self.config.resume:
             what = f"continues in epoch {self.epoch + 1} of {self.epochs}, {self.progress:.0%} are done"
-        self.say(f"{self.title}: {what}")
+        self.say(wrapped(f"{self.title}: {what}"))
         self.say(how)
         self.say(f"folder {self.folder}")
         if self.data.note:
-            self.say(self.data.note)
+            self.say(wrapped(self.data.note))
         for warning in self.data.warnings:
             self.console.warn(warning)
         remove_partial(self.folder)
