@@ -241,7 +241,9 @@ def main(config: Config) -> dict:
                 run.log(update(model, optimizers, real, random, run.autocast, decay))
             refresh_batchnorm(model, run.stream("batchnorm"))
             row = measure(run, model, scorer)
-            collapsed = metrics.collapse([*run.epoch_rows, row], scorer and scorer.train_shares)
+            # Not of the first tenth: the samples of a G that has learnt next to nothing are all alike.
+            rows = [*run.epoch_rows, row][run.epochs // 10 :]
+            collapsed = metrics.collapse(rows, scorer and scorer.train_shares)
             run.end_epoch(row, COLUMNS, LEGEND, warnings=(collapsed,))
             run.attempt(save_epoch, model, noise)
         return report(run, model, noise, scorer)

@@ -1,4 +1,4 @@
-"""Every picture of the pages, made again by today's code.
+"""Every picture of the pages and the demo, made again by today's code.
 
     python studies/pictures.py outputs/infogan/run-001 outputs/gan_mlp/run-001 outputs/autoencoder/run-001
 
@@ -36,7 +36,7 @@ from common.train.guide import SCALES, ClusterNet, neighbours, random_affine
 from common.train.random import stream
 
 COPIED = {
-    "infogan": {"training.gif": "training.gif", "codes.gif": "codes.gif"}
+    "infogan": {name: name for name in ("training.gif", "codes.gif", "explore.html")}
     | {f"{name}.png": f"infogan_{name}.png" for name in ("codes", "curves", "confusion")},
     "gan_mlp": {"epoch_{last:03d}.png": "gan_samples.png"}
     | {f"{name}.png": f"gan_{name}.png" for name in ("neighbours", "interpolation")},

@@ -107,17 +107,20 @@ def test_the_decay_of_the_average_rises_and_a_collapse_is_warned_of_while_traini
 
         def __call__(self, images: Tensor) -> dict[str, float]:
             self.epoch += 1
-            return {f"share_{digit}": 0.1 if self.epoch == 1 else [0.9, 0.1 / 9][digit > 0] for digit in range(10)}
+            one = self.epoch in (2, 3, 4)
+            return {f"share_{digit}": [0.9, 0.1 / 9][digit > 0] if one else 0.1 for digit in range(10)}
 
     decays = []
     scalars = dict.fromkeys(("loss_d", "loss_g", "d_real", "d_fake"), torch.tensor(0.5))
     monkeypatch.setattr(gan_mlp, "update", lambda *given: decays.append(given[-1]) or scalars)
     monkeypatch.setattr(gan_mlp, "SampleScorer", OneClass)
     train(config=dataclasses.replace(SMALL, epochs=3, average=0.5))
+    train(config=dataclasses.replace(SMALL, epochs=41))  # in the first tenth
     assert capsys.readouterr().err == ""
     train(config=dataclasses.replace(SMALL, epochs=5))
     assert capsys.readouterr().err == "WARNING: collapsed: most of the samples are of one class for 3 epochs\n"
-    assert decays == [ema_decay(0.5, n, 6) for n in range(6)] + [ema_decay(SMALL.average, n, 10) for n in range(10)]
+    expected = ((0.5, 6), (SMALL.average, 82), (SMALL.average, 10))
+    assert decays == [ema_decay(share, n, total) for share, total in expected for n in range(total)]
 
 
 def test_a_walk_between_parallel_latents_is_shown(out, tiny, monkeypatch):
