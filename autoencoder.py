@@ -1,6 +1,6 @@
 """An autoencoder 784-100-784 that comes within 0.4 % of principal component analysis.
 
-    python autoencoder.py      # 45 seconds on two cores, within 0.4 % of PCA on 13 seeds, see docs/autoencoder.md
+    python autoencoder.py      # 45 seconds on two cores, within 0.4 % of PCA on ten seeds, see docs/autoencoder.md
 
 One hidden layer with ReLU, a linear output, squared error, weights from a Gaussian of standard deviation 0.01. No such
 network can beat PCA of the same rank on its training set (Bourlard and Kamp 1988): whatever the hidden layer does, the

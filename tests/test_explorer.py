@@ -199,7 +199,7 @@ def test_the_field_moves_both_codes_and_the_address_brings_them_back(page):
 def test_a_drawing_or_a_pasted_negative_of_it_is_encoded_and_generated(page, model):
     assert greys(page, "#generated").any()  # there is a digit at the start
     page.drag("#paper", (0.3, 0.2), (0.6, 0.3), (0.5, 0.5), (0.4, 0.8), touch=True)
-    wait_for(lambda: page.run("document.querySelector('#status').textContent").startswith("It sees"))
+    wait_for(lambda: page.run("document.querySelector('#status').textContent").startswith("In your drawing it sees"))
     names, drawn = zip(*predictions(page), strict=True)
     assert names == (*CLASSES, "c2 slant", "c3 thickness")
     assert sum(drawn[:10]) == pytest.approx(100, abs=5)

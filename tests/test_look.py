@@ -96,7 +96,7 @@ def test_a_sweep_shows_its_images_in_rows_of_five_for_each_code_in_turn(tmp_path
             animation.seek(k)
             page = np.array(animation.convert("L"))[28:]
             shown.append(page.reshape(2, 84, 5, 84).mean(axis=(1, 3)) > 128)
-        assert (animation.info["loop"], animation.info["duration"]) == (0, 800)
+        assert (animation.info["loop"], animation.info["duration"]) == (0, 1200)
     assert [int(page.sum()) for page in shown] == [0, 1, 7, 6]
     assert (shown[1][1, 1], shown[3][1, 1]) == (True, False)
 

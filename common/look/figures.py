@@ -92,11 +92,11 @@ def save_sweep(path: Path, sweeps: Mapping[str, Tensor]) -> None:
     """Save {name: images (frames, k, 28, 28) with grey values in [0, 1]} as an endless GIF, one sweep after the other.
 
     A frame has the k images in rows of five, of ten and smaller if there are more than ten, under the name of the
-    sweep, which takes 1.6 seconds.
+    sweep, which takes 2.4 seconds.
     """
     frames, durations = [], []
     for name, sweep in sweeps.items():
-        durations += [1600 // len(sweep)] * len(sweep)
+        durations += [2400 // len(sweep)] * len(sweep)
         size = 28 * (3 if sweep.shape[1] <= 10 else 2)
         columns = 5 if sweep.shape[1] <= 10 else 10
         rows = math.ceil(sweep.shape[1] / columns)

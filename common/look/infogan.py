@@ -232,7 +232,7 @@ def save_codes_animation(run: Run, model: nn.Module, latent: Any) -> None:
     """
     categories, m = torch.tensor([*rows_of(model, run.data).values()]), run.config.continuous
     frames, sweeps = max(10, 40 // max(1, m)), {}
-    wave = 1.5 * (torch.arange(frames) * math.tau / frames).sin()
+    wave = 1.2 * (torch.arange(frames) * math.tau / frames).sin()
     k, noise = len(categories), latent.noise[typical(model, latent.noise)]
     for number, code in enumerate(code_names(m)):
         continuous = torch.zeros(len(wave), k, m)
