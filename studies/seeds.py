@@ -140,8 +140,8 @@ def summarise(reports: dict[int, dict[str, Any]], command: str, path: Path) -> N
     print(f"{len(reports)} seeds; written to {path}")
 
 
-def main(arguments: list[str]) -> None:
-    """Run the seeds that are not finished, make the table.
+def main(arguments: list[str]) -> dict[int, Path]:
+    """Run the seeds that are not finished, make the table; return the run folder of each seed.
 
     Raises BadInput for arguments that this program or the script does not take, RunFailed if a seed has no result.
     """
@@ -186,6 +186,7 @@ def main(arguments: list[str]) -> None:
         summarise(reports, shlex.join(command), own.table or study / "summary.csv")
     if missing := [str(seed) for seed in seeds if seed not in reports]:
         raise RunFailed(f"without a result: seed {', '.join(missing)}")
+    return runs
 
 
 if __name__ == "__main__":

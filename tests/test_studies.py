@@ -1,7 +1,6 @@
 """The programs of studies/: what they run, skip, write and refuse; and that throughput.py compares equal work."""
 
 import csv
-import dataclasses
 import json
 import re
 import runpy
@@ -230,30 +229,21 @@ def test_every_width_is_trained_and_shown(monkeypatch, tiny, out):
     assert (folder / "widths.png").stat().st_size > 5_000
 
 
-@pytest.mark.usefixtures("on_tiny")
-def test_figure_1_trains_as_infogan_does_each_setting_and_seed_once(monkeypatch, tiny, out, tmp_path):
-    few = dataclasses.replace(tiny, train_images=tiny.train_images[:17], train_labels=tiny.train_labels[:17])
-    monkeypatch.setattr(figure_1, "load_dataset", lambda *_: few)
-    monkeypatch.setattr("common.run.run.load_dataset", lambda *_: few)  # a batch, so an update an epoch
-    monkeypatch.setattr(figure_1, "EVERY", 1)
-    monkeypatch.setattr(infogan, "save_epoch", lambda *_: None)
-    monkeypatch.setattr(infogan, "report", lambda run, *_: {"rows": run.rows})
-    flags = ["--epochs", "4", "--out", str(tmp_path), "--seeds"]
-    figure_1.main([*flags, "1"])
-    curves = figure_1.read_curves(tmp_path / "figure_1.csv")
-    found = {run: [updates for updates, _ in points] for run, points in curves.items()}
-    assert found == {(setting, 1): [0, 1, 2, 3] for setting in figure_1.SETTINGS}
-    for setting in ("default", "--paper --info-weight 0"):
-        call = [*figure_1.SETTINGS[setting], "--epochs", "4", "--seed", "1", "--out", str(out), "--quiet"]
-        expected = [row["info_c1_nats"] for row in infogan.main(parse(infogan.Config, call))["rows"][1:]]
-        assert [nats for _, nats in curves[setting, 1]] == pytest.approx(expected, abs=1e-5)
+def test_figure_1_shows_the_information_in_the_rows_of_each_setting_and_seed(monkeypatch, tmp_path):
+    asked, shown = [], {}
 
-    picture = (tmp_path / "figure_1.png").read_bytes()
-    monkeypatch.setattr(figure_1, "train", None)  # what is in the csv is not run again
-    figure_1.main([*flags, "1"])
-    assert (tmp_path / "figure_1.png").read_bytes() == picture
-    with pytest.raises(BadInput, match="has 4 points, not 5"):
-        figure_1.main(["--epochs", "5", "--out", str(tmp_path), "--seeds", "1"])
+    def run(arguments):
+        asked.append(arguments)
+        (tmp_path / "metrics.csv").write_text("epoch,info_c1_nats\n0,\n0.5,1.25\n1,2.3\n")
+        return {3: tmp_path, 4: tmp_path}
+
+    monkeypatch.setattr(figure_1.seeds, "main", run)
+    monkeypatch.setattr(figure_1, "RESULTS", tmp_path)
+    monkeypatch.setattr(figure_1, "save_lines", lambda path, groups, *_, **__: shown.update(groups))
+    figure_1.main(["--seeds", "3-4", "--at-once", "2"])
+    common = ["infogan.py", "--seeds", "3-4", "--epochs", "1", "--dataset", "mnist"]
+    assert asked == [[*common, *setting, "--at-once", "2"] for setting in figure_1.SETTINGS.values()]
+    assert shown == dict.fromkeys(figure_1.SETTINGS, [[(0.5, 1.25), (1, 2.3)]] * 2)
 
 
 def test_accuracy_of_all_runs_is_shown_over_minutes_that_add_up(monkeypatch, tmp_path):
