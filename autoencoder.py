@@ -36,7 +36,7 @@ from common.train.optim import adam, optimizer_step, scale_learning_rates
 from common.train.random import stream_seed
 
 PIXELS = 28 * 28
-WARM_UP = 0.04  # share of the updates in which Adam's learning rate rises [tuned: docs/notes.md]
+WARM_UP = 0.04  # share of the updates in which Adam's learning rate rises [our choice]
 WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd`, biases included [textbook]
 
 
@@ -44,12 +44,12 @@ WEIGHT_DECAY, MOMENTUM = 0.1, 0.5  # of `--optimizer sgd`, biases included [text
 class Config(Settings):
     # network
     hidden: int = 100  # units of the hidden layer, the rank of the PCA it is compared with, below 784 [textbook]
-    hidden_bias: float = 1.0  # initial bias of the hidden units; with 0 some die on small sets [docs/autoencoder.md]
+    hidden_bias: float = 1.0  # initial bias of the hidden units, so that none dies [docs/autoencoder.md]
     # optimisation
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: the textbook's, momentum 0.5 and weight decay 0.1
-    epochs: int = 30  # passes over the training images; more if fewer than 20,000 [tuned: docs/notes.md]
+    epochs: int = 30  # passes over the training images; more if fewer than 20,000 [our choice]
     batch_size: int = 128  # images per update [our choice]
-    learning_rate: float = 3e-3  # peak, reached after 4 % of the updates; then falls to 0 [docs/autoencoder.md]
+    learning_rate: float = 3e-3  # peak, reached after 4 % of the updates; then falls to 0 [tuned: docs/notes.md]
     learning_rate_sgd: float = 1e-2  # SGD's at the start; its loss is summed over pixels [docs/autoencoder.md]
     seed: int = 0  # decides weights and order
     # machine

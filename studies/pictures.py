@@ -223,8 +223,8 @@ def main(arguments: list[str]) -> None:
             final = read_rows(run / "metrics.csv")[-1]
             shares.append([share for name, share in final.items() if name.startswith(SHARE)])
             data = load_dataset(config.dataset, config.data_dir, config.smoke)
-            title = f"{config.NAME} on {data.title} after {last} epochs: shares of the classes"
-            gan.save_shares(own.out / "gan_digits.png", data, title, shares)
+            headline = f"{config.NAME} on {data.title} after {last} epochs"
+            gan.save_shares(own.out / "gan_digits.png", data, headline, shares)
         if script == "infogan":
             save_progress(run, last, own.out / "infogan_progress.png")
             model, data = infogan.load(run), load_dataset(config.dataset, config.data_dir, config.smoke)

@@ -1,4 +1,4 @@
-"""How many hidden units does the autoencoder need? One run per width, and the loss against the width, beside PCA's.
+"""How many hidden units does the autoencoder need? One run per width, and the error against the width, beside PCA's.
 
     python studies/widths.py
     python studies/widths.py --epochs 10 --seed 1
@@ -55,15 +55,15 @@ def save_plot(path: Path, rows: list[dict], pictures: list[Tensor]) -> None:
         grid = figure.add_gridspec(2, len(pictures), height_ratios=(3, 1))
         axes = figure.add_subplot(grid[0, :])
         widths = [row["hidden"] for row in rows]
-        axes.plot(widths, [row["pca_test_mse"] for row in rows], "--", color="0.35", label="PCA of the same rank")
         axes.plot(widths, [row["test_mse"] for row in rows], "o-", label="autoencoder")
+        axes.plot(widths, [row["pca_test_mse"] for row in rows], ":", color="k", label="PCA with as many numbers")
         plots.logarithmic_axis(axes)
         axes.set(xscale="log", xlabel="hidden units", ylabel="test error (mean squared, per pixel)")
         axes.set_xticks(widths, widths)
         axes.minorticks_off()
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-        title = f"autoencoder on {rows[0]['dataset']}: more hidden units, lower loss, sharper picture"
+        title = f"Autoencoder on {rows[0]['dataset']}: more hidden units, lower error, sharper picture"
         axes.set_title(title, fontsize=11)
         for column, (picture, title) in enumerate(zip(pictures, ["original", *widths], strict=True)):
             panel = figure.add_subplot(grid[1, column])

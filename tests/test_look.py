@@ -206,7 +206,7 @@ def test_shares_stand_beside_those_of_the_training_set_with_the_range_of_several
     dots = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     label, middle = ("64 samples", shares[0])
     if runs == 3:
-        label, middle = "64 samples of each of 3 runs, lowest to highest", shares[1]
+        label, middle = "64 samples of each of 3 runs, median and range", shares[1]
     assert list(dots) == ["training images", label]
     assert dots["training images"].get_ydata().tolist() == [0.25, 0.75]
     assert dots[label][0].get_ydata() == pytest.approx(middle)

@@ -43,15 +43,19 @@ def save_hidden_units(run: Run, model: nn.Module) -> None:
     """hidden_units.png: what the twelve units with the largest weights detect (encoder) and add (decoder)."""
     detects, adds = model.encoder.weight.detach().cpu(), model.decoder.weight.T.detach().cpu()
     largest = (detects.norm(dim=1) * adds.norm(dim=1)).argsort(descending=True)[:12]
-    with plots.new_figure(12, 2.6, run.title) as figure:
-        panels = figure.subplots(2, len(largest), squeeze=False)
-        for line, weights, name in zip(panels, (detects, adds), ("detects", "adds"), strict=True):
-            limit = weights[largest].abs().max()
-            for axes, weight in zip(line, weights[largest], strict=True):
+    with plots.new_figure(8, 5.7, run.title) as figure:
+        panels = figure.subplots(4, 6)
+        for weights, name, lines in ((detects, "detects", panels[::2]), (adds, "adds", panels[1::2])):
+            limit = weights[largest].abs().quantile(0.99)  # a pixel that hardly any image has may weigh far more
+            for axes in lines.flat:
+                axes.set_axis_off()
+            for axes, weight in zip(lines.flat, weights[largest], strict=False):
                 axes.imshow(weight.view(28, 28).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
                 axes.set(xticks=[], yticks=[])
-            line[0].set_ylabel(name)
-        figure.suptitle(f"{run.headline}: the {len(largest)} units that matter most; red is above 0, blue below")
+                axes.set_axis_on()
+            for line in lines:
+                line[0].set_ylabel(name)
+        figure.suptitle(f"{run.headline}\nthe {len(largest)} units with the largest weights; red: above 0, blue: below")
         plots.save_figure(run.folder / "hidden_units.png", figure)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data import Dataset
+from common.data import DIGITS, Dataset
 from common.look import figures, metrics, plots
 from common.look.fonts import display_names
 from common.look.scorer import SampleScorer
@@ -77,7 +77,7 @@ def save_neighbours(run: Run, model: nn.Module, noise: Tensor) -> float | None:
     return metrics.quotient(nearest.values[:, 0].mean().item(), unseen.mean().item())
 
 
-def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence[float]]) -> None:
+def save_shares(path: Path, data: Dataset, headline: str, shares: Sequence[Sequence[float]]) -> None:
     """How often each class is generated, beside how often it is in the training set.
 
     shares: (runs, classes); with several runs a dot is the median, with a line from the minimum to the maximum.
@@ -85,10 +85,11 @@ def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
     target, classes = data.shares.tolist(), display_names(data.classes)
     low, middle, high = np.quantile(shares, (0, 0.5, 1), axis=0)
     spread = {"yerr": (middle - low, high - middle), "capsize": 3} if len(shares) > 1 else {}
-    label = f"{len(data.test_images):,} samples" + (
-        f" of each of {len(shares)} runs, lowest to highest" if spread else ""
-    )
-    with plots.new_figure(max(7, 0.27 * len(classes)), 3.6, title + "".join(classes)) as figure:
+    label = f"{len(data.test_images):,} samples"
+    if spread:
+        label += f" of each of {len(shares)} runs, median and range"
+    kind = "digit" if data.classes == DIGITS else "class"
+    with plots.new_figure(max(7, 0.27 * len(classes)), 3.6, headline + "".join(classes)) as figure:
         axes = figure.add_subplot()
         places = np.arange(len(middle))
         axes.plot(places, target, "_", markersize=18, markeredgewidth=3, color="0.6", label="training images")
@@ -96,18 +97,18 @@ def save_shares(path: Path, data: Dataset, title: str, shares: Sequence[Sequence
         axes.set_xticks(places, classes)
         plots.rotate_long_labels(axes)
         axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.set_ylabel("share")
+        axes.set(xlabel=kind, ylabel="share")
         bottom, top = min(*low, *target), max(*high, *target)
         axes.set_ylim(max(0, bottom - 0.1 * (top - bottom) - 0.005), top + 0.3 * (top - bottom) + 0.005)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=2, loc="upper center")
-        axes.set_title(title, fontsize=10)
+        axes.set_title(f"{headline}: share of each {kind}", fontsize=10)
         plots.save_figure(path, figure)
 
 
-def save_digits(run: Run, title: str, shares: Sequence[float]) -> None:
+def save_digits(run: Run, shares: Sequence[float]) -> None:
     """digits.png: the shares of this run."""
-    save_shares(run.folder / "digits.png", run.data, title, [shares])
+    save_shares(run.folder / "digits.png", run.data, run.headline, [shares])
 
 
 def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | None) -> dict:
@@ -116,11 +117,7 @@ def report(run: Run, model: nn.Module, noise: Tensor, scorer: SampleScorer | Non
     if scorer:
         scores = {"classes": ", ".join(run.data.classes), **scorer.summary(run.rows[-1])}
         lines = scorer.scorecard(scores)
-        title, shares = (
-            f"{run.headline}: shares of the classes",
-            [run.rows[-1][name] for name in scorer.columns],
-        )
-        run.attempt(save_digits, title, shares)
+        run.attempt(save_digits, [run.rows[-1][name] for name in scorer.columns])
     run.attempt(save_interpolation, model, noise)
     novelty = run.attempt(save_neighbours, model, noise)
     run.attempt(figures.save_animation)
